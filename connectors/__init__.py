@@ -1,0 +1,1 @@
+"""Connectors: one module or folder per family of systems; see README.md to write one."""

@@ -1,0 +1,163 @@
+"""A batch of people on one configuration: which lines are theirs, and what becomes of them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final
+
+from connectors.contract import Fatal, Task
+from connectors.logs.chunks import Chunk, chunks
+from connectors.logs.codecs import BLOCK, blocks
+from connectors.logs.config import LogsConfig, SourceConfig
+from connectors.logs.files import LogFile, from_os_error, log_files
+from connectors.logs.formats import Span
+from connectors.logs.matching import Hit, Matcher, subjects_of
+
+__all__ = ["Batch", "Edit", "Tally"]
+
+PSEUDONYM: Final = re.compile(r"erased:[0-9a-f]{32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What becomes of one line."""
+
+    replacement: bytes | None
+    """``None``: the line goes, with its line end."""
+    tasks: tuple[int, ...]
+    """The tasks on whose behalf."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was found in some files."""
+
+    lines: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """(task index, source name) → lines."""
+    live: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """The same for lines that must wait, because their file is still written to."""
+    files: int = 0
+    rewritten: int = 0
+    unparsed: int = 0
+    """Candidate lines that are not in their source's format, and lines too long to be looked at."""
+    inodes: set[tuple[int, int]] = field(default_factory=set)
+    """The files dealt with, by device and inode."""
+
+    def add(self, other: Tally) -> None:
+        """Count in what was found in other files."""
+        self.lines.update(other.lines)
+        self.live.update(other.live)
+        self.files += other.files
+        self.rewritten += other.rewritten
+        self.unparsed += other.unparsed
+        self.inodes |= other.inodes
+
+    def evidence(self) -> dict[str, int]:
+        """What to keep as proof of the pass."""
+        return {"files_searched": self.files, "files_rewritten": self.rewritten, "lines_unparsed": self.unparsed}
+
+
+class Batch:
+    """Tasks, and everything that is worked out once for all files. Safe to share between threads."""
+
+    def __init__(self, config: LogsConfig, tasks: Sequence[Task]) -> None:
+        self.config = config
+        self.tasks = tasks
+        subjects = subjects_of(tasks, config.selecting())
+        self._matchers = [Matcher(source, config, subjects) for source in config.sources]
+        self._scopes = [
+            [frozenset(n for n, f in source.fields.items() if any(map(task.covers, f.kinds()))) for task in tasks]
+            for source in config.sources
+        ]
+        self._key = config.pseudonym_key.get_secret_value().encode() if config.pseudonym_key else b""
+
+    def source(self, file: LogFile) -> SourceConfig:
+        """The source that a file belongs to."""
+        return self.config.sources[file.source]
+
+    def in_scope(self, task: int) -> bool:
+        """Whether any source has a field that this task is about."""
+        return any(scopes[task] for scopes in self._scopes)
+
+    def files(self) -> list[LogFile]:
+        """The files in which anybody of the batch can be found, largest first."""
+        found = log_files(self.config.root, self.config.sources)
+        return [file for file in found if not self._matchers[file.source].idle]
+
+    def lines(self, file: LogFile, stream: BinaryIO, tally: Tally) -> Iterator[tuple[Chunk, Iterator[Hit]]]:
+        """Read a file from its start, in chunks, with the lines that belong to somebody."""
+        try:
+            os.lseek(stream.fileno(), 0, os.SEEK_SET)
+            passing = False
+            for chunk in chunks(blocks(stream, file.kind, file.name), self.config.longest_line, BLOCK):
+                tally.unparsed += not chunk.whole and not passing
+                passing = not chunk.whole
+                yield chunk, self._hits(file, chunk, tally) if chunk.whole else iter(())
+        except OSError as error:
+            raise from_os_error(error, file.name) from error
+
+    def _hits(self, file: LogFile, chunk: Chunk, tally: Tally) -> Iterator[Hit]:
+        for hit in self._matchers[file.source].hits(chunk.data):
+            if hit is None:
+                tally.unparsed += 1
+            else:
+                yield hit
+
+    def holding(self, file: LogFile, hit: Hit) -> dict[int, list[Span]]:
+        """For each task that a line is about: its fields in scope that still hold something."""
+        scopes = self._scopes[file.source]
+        held = [span for span in hit.spans if span.name in self.source(file).fields and not self.erased(span)]
+        mine = {task: [span for span in held if span.name in scopes[task]] for task in hit.tasks}
+        return {task: spans for task, spans in mine.items() if spans}
+
+    def edit(self, file: LogFile, line: bytes, hit: Hit) -> Edit | None:
+        """What erasure does to a line (``line`` is what ``hit`` spans); ``None`` when nothing is left to erase.
+
+        Raises ``Fatal`` when the line would not be in its source's format any more, for then nobody whose other fields
+        are on it could ever find it again.
+        """
+        holding = self.holding(file, hit)
+        if not holding:
+            return None
+        tasks = tuple(holding)
+        gone = {span for spans in holding.values() for span in spans}
+        fields = self.source(file).fields
+        if self.source(file).on_erase == "remove" and all(
+            span in gone or self.erased(span) for span in hit.spans if span.name in fields
+        ):
+            return Edit(None, tasks)
+        redacted = self._splice(file, line, sorted(gone, key=lambda span: (span.start, -span.end)))
+        again = self._matchers[file.source].format.parse(redacted)
+        names = {span.name for span in gone}
+        if again is None or not all(self.erased(span) for span in again if span.name in names):
+            raise Fatal(
+                f"source {self.source(file).name!r} cannot read a line whose field holds the token: let its 'pattern' "
+                "match any text there, or choose another 'token'"
+            )
+        return Edit(redacted, tasks)
+
+    def _splice(self, file: LogFile, line: bytes, spans: Sequence[Span]) -> bytes:
+        parts, at = [], 0
+        for span in spans:
+            if span.start < at:  # inside a field that was replaced already
+                continue
+            parts += [line[at : span.start], self._replacement(file, span, line)]
+            at = span.end
+        return b"".join([*parts, line[at:]])
+
+    def _replacement(self, file: LogFile, span: Span, line: bytes) -> bytes:
+        token = self.config.token
+        if self.source(file).on_erase == "pseudonymise":
+            value = line[span.start : span.end] if span.text is None else span.text.encode("utf-8", "surrogatepass")
+            token = f"erased:{hmac.new(self._key, value, hashlib.sha256).hexdigest()[:32]}"
+        return self._matchers[file.source].format.encode(token)
+
+    def erased(self, span: Span) -> bool:
+        """Whether a field holds what erasure leaves there."""
+        return span.text is not None and (span.text == self.config.token or PSEUDONYM.fullmatch(span.text) is not None)

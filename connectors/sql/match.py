@@ -1,0 +1,313 @@
+"""Which rows belong to which person of a batch: one temporary table for each collection.
+
+The identities of the whole batch go into small temporary tables; each collection's rows are then found by one
+``CREATE TEMPORARY TABLE … AS SELECT``, from the identities and from what was found in its parents. So the number of
+statements depends on the data map, not on the number of people.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, cast
+
+import sqlalchemy as sa
+from sqlalchemy.sql.elements import ColumnElement
+
+from connectors.contract import Task
+from connectors.sql.config import SqlConfig
+from connectors.sql.datamap import Key
+from connectors.sql.dialect import AsIs, Analyze, CreateTemporary, Dialect, DropTemporary, column, name
+from connectors.sql.errors import wrapped
+from connectors.sql.graph import Edge, Entry, Graph
+from connectors.sql.schema import Catalogue, Table
+from connectors.sql.values import Kind, identity_value
+
+Query = sa.Select[Any] | sa.CompoundSelect[Any]
+
+_numbers: Final = itertools.count()
+INSERT_ROWS: Final = 500
+"""Rows of one INSERT where the driver sends rows one by one otherwise."""
+
+
+@dataclass(slots=True)
+class Session:
+    """One connection, in one transaction, with all there is to know about its database."""
+
+    connection: sa.Connection
+    dialect: Dialect
+    config: SqlConfig
+    graph: Graph
+    catalogue: Catalogue
+    now: datetime
+    prefix: str = field(default_factory=lambda: f"habeas_{next(_numbers)}")
+    temporary: list[str] = field(default_factory=list)
+
+    def run(self, where: str, statement: sa.Executable, rows: Sequence[Mapping[str, object]] = ()) -> sa.CursorResult[Any]:
+        """Execute; ``where`` names the table for error texts. Raises the contract's errors."""
+        with wrapped(where):
+            result = self.connection.execute(statement, rows) if rows else self.connection.execute(statement)
+        return cast("sa.CursorResult[Any]", result)
+
+    def create(self, query: Query, columns: Iterable[str], where: str) -> tuple[sa.TableClause, int]:
+        """Make a temporary table of a query's rows; returns it and how many rows it has (-1: unknown)."""
+        table = f"{self.prefix}_{len(self.temporary)}"
+        result = self.run(where, CreateTemporary(table, query).execution_options(preserve_rowcount=True))
+        self.temporary.append(table)
+        return sa.table(name(table), *(column(c) for c in columns)), -1 if self.dialect.duckdb else result.rowcount
+
+    def insert(self, table: sa.TableClause, rows: Sequence[Mapping[str, object]]) -> None:
+        """Insert rows in as few round trips as the driver allows."""
+        if self.dialect.duckdb:
+            for start in range(0, len(rows), INSERT_ROWS):
+                self.run("identities", sa.insert(table).values(list(rows[start : start + INSERT_ROWS])))
+        else:
+            self.run("identities", sa.insert(table), rows)
+
+    def analyze(self, tables: list[str]) -> None:
+        """Tell PostgreSQL's planner how large temporary tables are."""
+        if self.dialect.postgres and tables:
+            self.run("identities", Analyze(tables))
+
+    def name(self, key: Key) -> str:
+        """What a collection is called in counts and texts."""
+        return self.graph.names[key]
+
+    @contextmanager
+    def cleaning(self) -> Iterator[None]:
+        """Drop the temporary tables where the end of the transaction does not (MariaDB)."""
+        try:
+            yield
+        finally:
+            if self.dialect.mysql and self.temporary and not self.connection.invalidated:
+                self.run("identities", DropTemporary(self.temporary))
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """The rows of one collection that belong to people of the batch: ``s`` (which task), key, links, ``stay``."""
+
+    key: Key
+    table: sa.TableClause
+    of: Mapping[str, str]
+    """Column of the collection → column of the temporary table."""
+    primary_key: tuple[str, ...]
+
+    @property
+    def subject(self) -> ColumnElement[int]:
+        """Position of the row's task in the batch."""
+        return self.table.c["s"]
+
+    @property
+    def stay(self) -> ColumnElement[int]:
+        """Why the row is not deleted; see ``erase.Stay``."""
+        return self.table.c["stay"]
+
+    def __getitem__(self, column_name: str) -> ColumnElement[Any]:
+        """The copy of a key or link column."""
+        return self.table.c[self.of[column_name]]
+
+    def joins(self, source: Table) -> ColumnElement[bool]:
+        """These rows are those rows of the real table."""
+        return sa.and_(*(source[c] == self[c] for c in self.primary_key))
+
+
+class Matching:
+    """All rows of the people of a batch."""
+
+    def __init__(self, session: Session, tasks: Sequence[Task]) -> None:
+        self._session = session
+        self._tasks = tasks
+        self._identities: dict[tuple[object, ...], sa.TableClause | None] = {}
+        self.found: dict[Key, Matched] = {}
+        for group in session.graph.order:
+            cyclic = len(group) > 1 or any(e.parent == group[0] for e in session.graph.into(group[0]))
+            if cyclic:
+                self._match_cycle(group)
+            else:
+                self._match(group[0])
+        
+    # Identities. -----------------------------------------------------------------------------------------------
+
+    def _values(self, entry: Entry, *, hashed: bool) -> sa.TableClause | None:
+        """The temporary table of a type's identities, in a type that compares with the entry's column."""
+        source = self._session.catalogue.tables[entry.collection].columns[entry.field]
+        kind = Kind.TEXT if hashed else source.kind
+        sort: tuple[object, ...] = (entry.identity, hashed, kind)
+        if self._session.dialect.mysql and not hashed:
+            sort += (source.collation, source.length)  # Two collations cannot be compared.
+        if sort in self._identities:
+            return self._identities[sort]
+        length = source.length if self._session.dialect.mysql else None
+        rows = [
+            {"s": number, "v": value}
+            for number, task in enumerate(self._tasks)
+            for value in _wanted(task, entry.identity, kind, length, hashed=hashed)
+        ]
+        self._identities[sort] = table = self._temporary_values(entry, kind, rows, hashed=hashed) if rows else None
+        return table
+
+    def _temporary_values(
+        self, entry: Entry, kind: Kind, rows: list[dict[str, object]], *, hashed: bool
+    ) -> sa.TableClause:
+        session = self._session
+        source = session.catalogue.tables[entry.collection]
+        wide: ColumnElement[Any] = source[entry.field]
+        if kind is Kind.INTEGER:
+            wide = sa.cast(wide, sa.BigInteger() if not session.dialect.mysql else sa.Numeric(20, 0))
+        elif kind is Kind.NUMBER:
+            wide = sa.cast(wide, sa.Numeric(38, 10))
+        elif hashed or kind not in {Kind.TEXT, Kind.CITEXT, Kind.UUID, Kind.INET}:
+            wide = session.dialect.text(wide)
+        elif kind is Kind.TEXT and not session.dialect.mysql:
+            wide = sa.cast(wide, sa.Text())
+        if hashed and session.dialect.mysql:
+            wide = sa.cast(sa.literal_column("''"), sa.CHAR(64))
+        empty = sa.select(sa.literal_column("0").label("s"), wide.label("v")).select_from(source.clause).where(sa.false())
+        table, _ = session.create(empty, ("s", "v"), session.name(entry.collection))
+        session.insert(table, rows)
+        session.analyze([table.name])
+        return table
+
+    def _by_identity(self, entry: Entry, source: Table) -> Iterator[tuple[sa.FromClause, ColumnElement[Any], ColumnElement[bool]]]:
+        dialect, here = self._session.dialect, source.columns[entry.field]
+        stored: ColumnElement[Any] = source[entry.field]
+        if (values := self._values(entry, hashed=False)) is not None:
+            yield values, values.c["s"], self._equal(entry, source, values.c["v"])
+        if (values := self._values(entry, hashed=True)) is not None:
+            plain = sa.func.trim(stored if here.kind is Kind.TEXT else dialect.text(stored))
+            if entry.identity == "email":
+                plain = sa.func.lower(plain)
+            yield values, values.c["s"], dialect.sha256(plain) == values.c["v"]
+
+    def _equal(self, entry: Entry, source: Table, value: ColumnElement[Any]) -> ColumnElement[bool]:
+        """A column holds an identity's value; e-mail addresses whatever their case."""
+        dialect, here, stored = self._session.dialect, source.columns[entry.field], source[entry.field]
+        if here.kind in {Kind.INTEGER, Kind.NUMBER, Kind.UUID, Kind.INET, Kind.CITEXT}:
+            return stored == value
+        if here.kind is not Kind.TEXT:
+            return dialect.text(stored) == value
+        table, names = entry.collection.table, self._session.config.case_sensitive
+        exact = entry.identity != "email" or names & {f"{table}.{entry.field}", f"{entry.collection}.{entry.field}"}
+        if dialect.mysql:
+            # A collation may hold "é" for "e" and "A" for "a": it finds the row by the index, the bytes decide.
+            same = stored if exact else sa.func.lower(stored)
+            decided = dialect.binary(same) == dialect.binary(value)
+            folds = str(here.collation).endswith("_ci")
+            return sa.and_(stored == value, decided) if exact or folds else decided
+        return stored == value if exact else sa.func.lower(stored) == value
+
+    # Rows. -----------------------------------------------------------------------------------------------------
+
+    def _match(self, key: Key) -> None:
+        branches = [*self._branches(key, self._session.graph.into(key), self.found)]
+        if not branches:
+            return
+        matched, count = self._create(key, branches)
+        if count != 0:
+            self.found[key] = matched
+            self._session.analyze([matched.table.name])
+
+    def _match_cycle(self, group: tuple[Key, ...]) -> None:
+        """Collections that lead to each other: again and again from the rows just found, until there are no more."""
+        graph, inside = self._session.graph, set(group)
+        total: dict[Key, Matched] = {}
+        for key in group:
+            outer = [e for e in graph.into(key) if e.parent not in inside]
+            branches = [*self._branches(key, outer, self.found)]
+            total[key] = self._create(key, branches or [self._nothing(key)])[0]
+        fresh: dict[Key, Matched] = dict(total)
+        while fresh:
+            following: dict[Key, Matched] = {}
+            for key in group:
+                inner = [e for e in graph.into(key) if e.parent in inside]
+                branches = [*self._branches(key, inner, fresh)]
+                if branches:
+                    new, count = self._create(key, branches, unless=total[key])
+                    if count if count >= 0 else self._count(new):
+                        following[key] = new
+            for key, new in following.items():
+                names = [c.name for c in new.table.c]
+                self._session.run(self._session.name(key), sa.insert(total[key].table).from_select(names, sa.select(*new.table.c)))
+            fresh = following
+        for key, matched in total.items():
+            if self._count(matched):
+                self.found[key] = matched
+        self._session.analyze([m.table.name for k, m in total.items() if k in self.found])
+
+    def _count(self, matched: Matched) -> int:
+        query = sa.select(sa.func.count()).select_from(matched.table)
+        return int(self._session.run(self._session.name(matched.key), query).scalar_one())
+
+    def _kept_columns(self, key: Key) -> tuple[str, ...]:
+        """The columns copied into the temporary table: the key, and whatever edges and foreign keys join on."""
+        graph, catalogue = self._session.graph, self._session.catalogue
+        own = graph.collections[key].primary_key
+        keyed = {c for f in catalogue.foreign_keys if f.parent == key for c in f.parent_columns}
+        return (*own, *sorted((set(graph.links(key)) | keyed) - set(own)))
+
+    def _branches(self, key: Key, edges: Iterable[Edge], parents: Mapping[Key, Matched]) -> Iterator[sa.Select[Any]]:
+        """One SELECT for each way to reach rows of a collection."""
+        source = self._session.catalogue.tables[key]
+        ways: list[tuple[sa.FromClause, ColumnElement[Any], ColumnElement[bool]]] = []
+        if not any(e.parent in parents and e.parent == key for e in edges) and parents is self.found:
+            for entry in self._session.graph.entries:
+                if entry.collection == key:
+                    ways += self._by_identity(entry, source)
+        for edge in edges:
+            parent = parents.get(edge.parent)
+            if parent is not None:
+                on = [self._same(edge, c, p, source, parent) for c, p in zip(edge.child_fields, edge.parent_fields, strict=True)]
+                ways.append((parent.table, parent.subject, sa.and_(*on)))
+        columns = self._kept_columns(key)
+        for other, subject, on_clause in ways:
+            yield self._select(source, columns, subject).select_from(source.clause.join(other, on_clause))
+
+    def _same(self, edge: Edge, child: str, parent: str, source: Table, rows: Matched) -> ColumnElement[bool]:
+        a = source.columns[child].kind
+        b = self._session.catalogue.tables[edge.parent].columns[parent].kind
+        numeric = {Kind.INTEGER, Kind.NUMBER}
+        if a == b or {a, b} <= numeric or {a, b} <= {Kind.TEXT, Kind.CITEXT}:
+            return source[child] == rows[parent]
+        return self._session.dialect.text(source[child]) == self._session.dialect.text(rows[parent])
+
+    def _select(self, source: Table, columns: Sequence[str], subject: ColumnElement[Any]) -> sa.Select[Any]:
+        copies = [source[c].label(f"c{n}") for n, c in enumerate(columns)]
+        return sa.select(subject.label("s"), *copies, sa.literal_column("0").label("stay"))
+
+    def _nothing(self, key: Key) -> sa.Select[Any]:
+        source = self._session.catalogue.tables[key]
+        return self._select(source, self._kept_columns(key), sa.literal_column("0")).select_from(source.clause).where(sa.false())
+
+    def _create(
+        self, key: Key, branches: Sequence[sa.Select[Any]], unless: Matched | None = None
+    ) -> tuple[Matched, int]:
+        columns = self._kept_columns(key)
+        names = ("s", *(f"c{n}" for n in range(len(columns))), "stay")
+        query: Query = sa.union(*branches) if len(branches) > 1 else branches[0].distinct()
+        if unless is not None:
+            own = self._session.graph.collections[key].primary_key
+            rows = query.subquery("candidates")
+            same = [rows.c[f"c{columns.index(c)}"] == unless[c] for c in own]
+            known = sa.select(sa.literal_column("1")).where(rows.c["s"] == unless.subject, *same)
+            query = sa.select(*(rows.c[n] for n in names)).where(~known.exists())
+        table, count = self._session.create(query, names, self._session.name(key))
+        of = {c: f"c{n}" for n, c in enumerate(columns)}
+        return Matched(key, table, of, self._session.graph.collections[key].primary_key), count
+
+
+def _wanted(task: Task, identity: str, kind: Kind, length: int | None, *, hashed: bool) -> Iterator[object]:
+    """The values of a task's identities of one type, as a column of a kind would hold them, without repeats."""
+    seen: set[object] = set()
+    for i in task.identities:
+        if i.type != identity or (i.format == "sha256") != hashed:
+            continue
+        value = i.value.lower() if hashed else identity_value(kind, length, i.value)
+        if value is not None and value not in seen:
+            seen.add(value)
+            yield value
+
+

@@ -1,0 +1,24 @@
+-- Made after loading: an index on every column that a person is found by.
+create index on addresses (account_id);
+create index on social_logins (account_id);
+create index on payment_methods (account_id);
+create index on files (account_id);
+create index on posts (account_id);
+create index on posts (cover_file_id);
+create index on comments (account_id);
+create index on comments (post_id);
+create index on comments (parent_id);
+create index on messages (sender_id);
+create index on messages (recipient_id);
+create index on emails_sent (account_id);
+create index on support_tickets (account_id);
+create index on devices (account_id);
+create index on sessions (account_id);
+create index on sessions (device_id);
+create index on sessions (ip);
+create index on search_queries (account_id);
+create index on consents (account_id);
+create index on cookies (account_id);
+create index on partner_data (account_id);
+create index on orders (account_id);
+analyze;

@@ -1,0 +1,1 @@
+"""Sealed streaming files: what connectors gathered, and the package a person gets."""

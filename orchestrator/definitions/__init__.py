@@ -1,0 +1,1 @@
+"""Definitions: YAML files → core values, with every fault named by file and line."""

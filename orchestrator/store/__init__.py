@@ -1,0 +1,1 @@
+"""The store: PostgreSQL, the truth. Tables, one module per aggregate, read-only queries, migrations."""

@@ -1,0 +1,105 @@
+"""Claiming: up to N ready steps of one system, under a lease with a random token.
+
+What a system may take is decided in the same transaction: pause, circuit breaker, rate and concurrency live in its row
+of ``connector_state``, so they hold across all workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from orchestrator.core.model import Limits, Step
+from orchestrator.store.rows import to_step
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One step that is ours until the lease runs out."""
+
+    request: UUID
+    token: UUID
+    step: Step
+    deadline: Any
+
+
+def claim(tx: Connection, system: str, limits: Limits, n: int, token: UUID, lease: timedelta) -> list[Claimed]:
+    """Take up to ``n`` ready steps, oldest deadline first; a step that was lost before is taken alone.
+
+    Rows that somebody else is working on are passed over, never waited for.
+    """
+    room = _room(tx, system, limits, min(n, limits.batch))
+    if room <= 0:
+        return []
+    rows = tx.execute(_TAKE, {"system": system, "n": room, "token": token, "lease": lease}).all()
+    if limits.per_second is not None:
+        tx.execute(_SPEND, {"system": system, "n": len(rows)})
+    return [Claimed(r.request_id, token, to_step(r), r.deadline) for r in rows]
+
+
+_TAKE = text("""
+WITH solo AS (
+    SELECT request_id, ordinal FROM step
+    WHERE system = :system AND state = 'ready' AND crashes > 0
+    ORDER BY deadline, request_id, ordinal LIMIT 1 FOR UPDATE SKIP LOCKED
+), many AS (
+    SELECT request_id, ordinal FROM step
+    WHERE system = :system AND state = 'ready' AND crashes = 0 AND NOT EXISTS (SELECT 1 FROM solo)
+    ORDER BY deadline, request_id, ordinal LIMIT :n FOR UPDATE SKIP LOCKED
+), taken AS (SELECT * FROM solo UNION ALL SELECT * FROM many)
+UPDATE step SET state = 'running', token = :token, lease_until = clock_timestamp() + :lease,
+    attempt = attempt + 1, changed_at = now()
+FROM taken WHERE step.request_id = taken.request_id AND step.ordinal = taken.ordinal
+RETURNING step.*
+""")
+
+
+def _room(tx: Connection, system: str, limits: Limits, n: int) -> int:
+    """How many steps the system may take now."""
+    guarded = limits.per_second is not None or limits.concurrency is not None
+    row = tx.execute(_STATE_LOCKED if guarded else _STATE, {"system": system}).one_or_none()
+    if row is None or row.paused or row.resting:
+        return 0
+    if row.half_open:
+        # One probe: whoever comes first closes the door behind itself.
+        probe = tx.execute(_PROBE, {"system": system, "rest": limits.breaker_rest}).rowcount
+        return min(n, probe)
+    if limits.concurrency is not None:
+        batches = tx.execute(_UNDER_WAY, {"system": system}).scalar_one()
+        if batches >= limits.concurrency:
+            return 0
+    if limits.per_second is not None:
+        refill = {"system": system, "rate": limits.per_second, "burst": limits.burst}
+        return min(n, int(tx.execute(_REFILL, refill).scalar_one()))
+    return n
+
+
+_STATE_SQL = """
+SELECT paused, breaker_until > clock_timestamp() AS resting, breaker_until IS NOT NULL AS half_open
+FROM connector_state WHERE system = :system"""
+_STATE = text(_STATE_SQL)
+_STATE_LOCKED = text(_STATE_SQL + " FOR UPDATE")
+_PROBE = text("""
+UPDATE connector_state SET breaker_until = clock_timestamp() + :rest
+WHERE system = :system AND breaker_until <= clock_timestamp()""")
+_UNDER_WAY = text("SELECT count(DISTINCT token) FROM step WHERE system = :system AND state = 'running'")
+_REFILL = text("""
+UPDATE connector_state SET tokens_at = clock_timestamp(),
+    tokens = least(:burst, tokens + extract(epoch FROM clock_timestamp() - tokens_at) * :rate)
+WHERE system = :system RETURNING tokens""")
+_SPEND = text("UPDATE connector_state SET tokens = tokens - :n WHERE system = :system")
+
+
+def extend(tx: Connection, tokens: Iterable[UUID], lease: timedelta) -> int:
+    """Heartbeat: extend the leases that this process still holds; how many steps that were."""
+    result = tx.execute(_EXTEND, {"tokens": list(tokens), "lease": lease})
+    return int(result.rowcount)
+
+
+_EXTEND = text("""
+UPDATE step SET lease_until = clock_timestamp() + :lease WHERE state = 'running' AND token = ANY(:tokens)""")

@@ -1,0 +1,83 @@
+"""Connections and transactions. Driver errors are turned into ours once, here."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from orchestrator.errors import ConfigurationError, Fault, Unavailable
+
+SETTING = "HABEAS_DATABASE_URL"
+
+
+class Database:
+    """PostgreSQL. Connects when first used, so that it can be made before a fork."""
+
+    def __init__(self, url: str, *, pool: int = 5, name: str = "habeas") -> None:
+        """``url``: ``postgresql://user:password@host/database``; ``name``: shown in ``pg_stat_activity``."""
+        if not url:
+            raise ConfigurationError(
+                "", [Fault("is not set; e.g. postgresql://user@host/db", field="HABEAS_DATABASE_URL")]
+            )
+        parsed = make_url(url)
+        if parsed.get_backend_name() != "postgresql":
+            raise ConfigurationError("", [Fault("must be a postgresql:// URL", field=SETTING)])
+        self.url = parsed.set(drivername="postgresql+psycopg")
+        self._pool, self._name = pool, name
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of this process."""
+        if self._engine is None:
+            self._engine = create_engine(
+                self.url,
+                pool_size=self._pool,
+                max_overflow=2,
+                pool_timeout=10,
+                pool_pre_ping=True,
+                hide_parameters=True,  # parameters of a failed statement must not reach a log
+                connect_args={
+                    "application_name": self._name,
+                    "connect_timeout": 5,
+                    "keepalives_idle": 10,
+                    "keepalives_interval": 5,
+                    "keepalives_count": 3,
+                    "tcp_user_timeout": 15_000,
+                },
+            )
+        return self._engine
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction, committed at the end. Raises ``Unavailable`` when the database is away or was cut off."""
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except (OperationalError, PoolTimeout) as error:
+            raise Unavailable(f"the database does not answer ({type(error).__name__})") from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise Unavailable("the connection to the database was cut") from error
+            raise
+
+    def ping(self) -> None:
+        """Raises ``Unavailable`` unless the database answers."""
+        with self.transaction() as tx:
+            tx.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Let go of all connections; a later use makes new ones."""
+        if self._engine is not None:
+            self._engine.dispose()
+            self._engine = None
+
+    def forget(self) -> None:
+        """In a forked child: drop the parent's connections without closing them."""
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+            self._engine = None

@@ -1,0 +1,191 @@
+"""Runs: loading them under lock, and writing back what changed, in bulk."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, select, text
+
+from orchestrator.core.commands import Record
+from orchestrator.core.model import Run
+from orchestrator.privacy import audit as chain
+from orchestrator.store import bulk, tables
+from orchestrator.store.rows import from_new_step, from_step, to_run
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a request's row tells besides its run: how to answer, and where its audit chain ends."""
+
+    id: UUID
+    right: str
+    regulation: str
+    source: str
+    message_id: str
+    workflow: str
+    workflow_version: int
+    keep_days: int
+    reply_to: str | None
+    correlation_id: str | None
+    traceparent: str | None
+    received_at: datetime
+    audit_seq: int
+    audit_head: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A run as it stands in the database, locked until the transaction ends."""
+
+    header: Header
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A run before and after, and what is to be recorded of it."""
+
+    header: Header
+    before: Run | None
+    """``None``: it is new."""
+    after: Run
+    records: tuple[Record, ...] = ()
+
+
+def lock(tx: Connection, ids: Iterable[UUID]) -> dict[UUID, Stored]:
+    """The runs, locked in order of id, so that two settles can never wait for each other in a circle."""
+    wanted = sorted(set(ids))
+    request, step = tables.request, tables.step
+    rows = tx.execute(select(request).where(request.c.id.in_(wanted)).order_by(request.c.id).with_for_update()).all()
+    # The steps too: a claim locks only the step, and must not slip between our reading and our writing.
+    steps: dict[UUID, list[Any]] = defaultdict(list)
+    query = select(step).where(step.c.request_id.in_(wanted)).order_by(step.c.request_id, step.c.ordinal)
+    for row in tx.execute(query.with_for_update()):
+        steps[row.request_id].append(row)
+    return {row.id: Stored(_header(row), to_run(row, steps[row.id])) for row in rows}
+
+
+def _header(row: Any) -> Header:
+    return Header(
+        row.id,
+        row.right,
+        row.regulation,
+        row.source,
+        row.message_id,
+        row.workflow,
+        row.workflow_version,
+        row.keep_days,
+        row.reply_to,
+        row.correlation_id,
+        row.traceparent,
+        row.received_at,
+        row.audit_seq,
+        row.audit_head,
+    )
+
+
+def now(tx: Connection) -> datetime:
+    """The database's clock: the one clock that all processes share."""
+    moment: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return moment
+
+
+def save(tx: Connection, changes: Sequence[Change], moment: datetime) -> None:
+    """Write new and changed runs with their audit entries: a handful of statements, whatever the number."""
+    entries, heads = _audit_rows(changes, moment)
+    new = [c for c in changes if c.before is None]
+    bulk.insert(tx, tables.request, [_new_request(c, moment, heads[c.header.id]) for c in new])
+    bulk.insert(tx, tables.step, [from_new_step(c.header.id, s, c.after.deadline) for c in new for s in c.after.steps])
+    old = [c for c in changes if c.before is not None and (c.records or c.after != c.before)]
+    bulk.update(tx, tables.request, ("id",), [_request(c, moment, heads[c.header.id]) for c in old])
+    steps = [
+        from_step(c.header.id, after)
+        for c in old
+        for before, after in zip(c.before.steps if c.before else (), c.after.steps, strict=True)
+        if after != before
+    ]
+    bulk.update(tx, tables.step, ("request_id", "ordinal"), steps, also=", lease_until = NULL, changed_at = now()")
+    bulk.insert(tx, tables.audit, entries)
+
+
+def _new_request(change: Change, moment: datetime, head: tuple[int, bytes]) -> dict[str, Any]:
+    header, run = change.header, change.after
+    return {
+        "id": header.id,
+        "right": header.right,
+        "regulation": header.regulation,
+        "source": header.source,
+        "message_id": header.message_id,
+        "workflow": header.workflow,
+        "workflow_version": header.workflow_version,
+        "keep_days": header.keep_days,
+        "reply_to": header.reply_to,
+        "correlation_id": header.correlation_id,
+        "traceparent": header.traceparent,
+        "received_at": header.received_at,
+        "deadline": run.deadline,
+        **_mutable(run, header, moment),
+        "audit_seq": head[0],
+        "audit_head": head[1],
+    }
+
+
+def _request(change: Change, moment: datetime, head: tuple[int, bytes]) -> dict[str, Any]:
+    row = {"id": change.header.id, "deadline": change.after.deadline, **_mutable(change.after, change.header, moment)}
+    return {**row, "audit_seq": head[0], "audit_head": head[1]}
+
+
+def _mutable(run: Run, header: Header, moment: datetime) -> dict[str, Any]:
+    return {
+        "paused": run.paused,
+        "stopping": run.stopping,
+        "stop_reason": run.stop_reason,
+        "resolution": run.resolution,
+        "closed_at": None if run.open else moment,
+        "shred_at": None if run.open else moment + timedelta(days=header.keep_days),
+    }
+
+
+def _audit_rows(
+    changes: Sequence[Change], moment: datetime
+) -> tuple[list[dict[str, Any]], Mapping[UUID, tuple[int, bytes]]]:
+    rows: list[dict[str, Any]] = []
+    heads: dict[UUID, tuple[int, bytes]] = {}
+    for change in changes:
+        seq, head = change.header.audit_seq, change.header.audit_head
+        for record in change.records:
+            seq += 1
+            entry = audit_entry(change.header.id, seq, moment, record.what, record.ordinal, record.facts)
+            head = chain.link(head, entry)
+            rows.append(
+                {
+                    "request_id": change.header.id,
+                    "seq": seq,
+                    "at": moment,
+                    "what": record.what,
+                    "ordinal": record.ordinal,
+                    "facts": dict(record.facts),
+                    "hash": head,
+                }
+            )
+        heads[change.header.id] = (seq, head)
+    return rows, heads
+
+
+def audit_entry(
+    request: UUID, seq: int, at: datetime, what: str, ordinal: int | None, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """An audit entry as it is hashed."""
+    return {
+        "request": str(request),
+        "seq": seq,
+        "at": at.isoformat(),
+        "what": what,
+        "ordinal": ordinal,
+        "facts": dict(facts),
+    }

@@ -1,0 +1,249 @@
+"""The tables. ``migrations/`` builds exactly these; a test compares the two.
+
+No table holds personal data in the clear: identities, payloads and gathered data are sealed under the request's key
+(``request_secret``), and what is kept beyond it is pseudonymous.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_name)s_fkey",
+        "ix": "%(column_0_label)s",
+    }
+)
+
+
+def _moment(name: str, *, nullable: bool = False, default: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable, server_default=func.now() if default else None)
+
+
+inbox = Table(
+    "inbox",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("message_id", Text, primary_key=True),
+    Column(
+        "digest",
+        LargeBinary,
+        nullable=False,
+        comment="SHA-256 of the facts: same id, same ask",
+    ),
+    Column("request_id", Uuid, nullable=False),
+    _moment("received_at", default=True),
+    comment="Every message that became a request: what makes a redelivery harmless",
+)
+
+request = Table(
+    "request",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7: in order of arrival"),
+    Column("right", Text, nullable=False),
+    Column("regulation", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("workflow", Text, nullable=False),
+    Column("workflow_version", Integer, nullable=False),
+    Column("keep_days", Integer, nullable=False),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("stopping", Text),
+    Column("stop_reason", Text, nullable=False, server_default=""),
+    Column("resolution", Text, comment="null while open"),
+    Column("reply_to", Text),
+    Column("correlation_id", Text),
+    Column("traceparent", Text),
+    _moment("received_at"),
+    _moment("deadline"),
+    _moment("closed_at", nullable=True),
+    _moment("shred_at", nullable=True),
+    Column("audit_seq", Integer, nullable=False, server_default=text("0")),
+    Column("audit_head", LargeBinary, nullable=False),
+    Index("request_open_deadline", "deadline", postgresql_where=text("resolution IS NULL")),
+    Index("request_shred_at", "shred_at", postgresql_where=text("shred_at IS NOT NULL")),
+    Index("request_closed_at", "closed_at", postgresql_where=text("closed_at IS NOT NULL")),
+    postgresql_with={"fillfactor": "70"},
+)
+
+request_secret = Table(
+    "request_secret",
+    metadata,
+    Column("request_id", Uuid, ForeignKey("request.id"), primary_key=True),
+    Column("wrapped_key", LargeBinary, nullable=False, comment="deleting the row shreds all that it seals"),
+    Column("payload", LargeBinary, nullable=False, comment="sealed: identities, corrections, purposes, verification"),
+)
+
+finding = Table(
+    "finding",
+    metadata,
+    Column("request_id", Uuid, ForeignKey("request.id"), primary_key=True),
+    Column("ordinal", SmallInteger, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False, comment="sealed: identities that a discover step found"),
+)
+
+step = Table(
+    "step",
+    metadata,
+    Column("request_id", Uuid, ForeignKey("request.id"), primary_key=True),
+    Column("ordinal", SmallInteger, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("system", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("needs", ARRAY(SmallInteger), nullable=False),
+    Column("options", JSONB, nullable=False),
+    _moment("deadline"),
+    _moment("due"),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("crashes", Integer, nullable=False, server_default=text("0")),
+    Column("token", Uuid),
+    _moment("lease_until", nullable=True),
+    Column("handle", JSONB),
+    Column("signal", JSONB),
+    Column("parked_for", Text),
+    Column("waiting_on", Text, nullable=False, server_default=""),
+    Column("failure", Text),
+    Column("error", Text, nullable=False, server_default=""),
+    Column("result", JSONB),
+    _moment("changed_at", default=True),
+    # The four questions asked of the hot table, each by an index that holds nothing but the answer.
+    Index("step_claim", "system", "deadline", "request_id", "ordinal", postgresql_where=text("state = 'ready'")),
+    Index("step_lease", "lease_until", postgresql_where=text("state = 'running'")),
+    Index("step_timer", "due", postgresql_where=text("state = 'parked'")),
+    Index("step_attention", "system", postgresql_where=text("state = 'attention'")),
+    postgresql_with={
+        "fillfactor": "60",
+        "autovacuum_vacuum_scale_factor": "0.01",
+        "autovacuum_vacuum_threshold": "1000",
+        "autovacuum_vacuum_cost_delay": "0",
+    },
+)
+
+artifact = Table(
+    "artifact",
+    metadata,
+    Column("request_id", Uuid, ForeignKey("request.id"), primary_key=True),
+    Column("ordinal", SmallInteger, primary_key=True),
+    Column("system", Text, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("counts", JSONB, nullable=False),
+    Column("inline", LargeBinary, comment="sealed, when small"),
+    Column("location", Text, comment="sealed file below the artifacts folder, when not"),
+    _moment("created_at", default=True),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("request_id", Uuid, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    _moment("at"),
+    Column("what", Text, nullable=False),
+    Column("ordinal", SmallInteger),
+    Column("facts", JSONB, nullable=False),
+    Column("hash", LargeBinary, nullable=False, comment="SHA-256 over the previous hash and this entry"),
+    comment="Append only: what was done, when, by whom, with what outcome",
+)
+
+audit_checkpoint = Table(
+    "audit_checkpoint",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True),
+    _moment("at"),
+    Column("facts", JSONB, nullable=False, comment="the heads it covers, as one digest, and the checkpoint before"),
+    Column("signature", LargeBinary, nullable=False),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("event_id", Uuid, nullable=False),
+    Column("request_id", Uuid),
+    Column("kind", Text, nullable=False),
+    Column("routing_key", Text, nullable=False),
+    Column("reply_to", Text),
+    Column("correlation_id", Text),
+    Column("headers", JSONB, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    _moment("created_at", default=True),
+    _moment("published_at", nullable=True),
+    Index("outbox_unpublished", "id", postgresql_where=text("published_at IS NULL")),
+    Index("outbox_request", "request_id", "id"),
+    Index("outbox_published", "published_at", postgresql_where=text("published_at IS NOT NULL")),
+)
+
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _moment("at", default=True),
+    Column("source", Text),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("field", Text, nullable=False, server_default=""),
+    Column("bytes", Integer, nullable=False),
+    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False, comment="sealed: body, headers and properties as they came"),
+    _moment("replayed_at", nullable=True),
+    Index("quarantine_at", "at"),
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True, comment="keyed hash of an erased identity"),
+    Column("request_id", Uuid, primary_key=True),
+    _moment("at", default=True),
+    comment="Who was erased, for those who hold the key and already know the identity",
+)
+
+hold = Table(
+    "hold",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("hash", LargeBinary, nullable=False, comment="keyed hash of an identity under legal hold"),
+    Column("case_name", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    _moment("at", default=True),
+    _moment("released_at", nullable=True),
+    Index("hold_hash", "hash", postgresql_where=text("released_at IS NULL")),
+)
+
+connector_state = Table(
+    "connector_state",
+    metadata,
+    Column("system", Text, primary_key=True),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("paused_by", Text, nullable=False, server_default=""),
+    Column("paused_reason", Text, nullable=False, server_default=""),
+    Column("failures", Integer, nullable=False, server_default=text("0"), comment="steps failing one after another"),
+    _moment("breaker_until", nullable=True),
+    Column("last_error", Text, nullable=False, server_default=""),
+    Column("tokens", Double, nullable=False, server_default=text("0")),
+    _moment("tokens_at", default=True),
+    Column("fenced", BigInteger, nullable=False, server_default=text("0"), comment="late settles that changed nothing"),
+)
