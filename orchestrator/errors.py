@@ -64,6 +64,8 @@ class Refusal(StrEnum):
     """The same source and id came before with another body."""
     UNKNOWN_SYSTEM = "unknown_system"
     """The scope names a system that is not configured."""
+    UNPROCESSABLE = "unprocessable"
+    """Reading it hit a defect in Habeas; it waits for a repaired version."""
 
 
 class HabeasError(Exception):

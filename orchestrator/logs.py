@@ -31,9 +31,11 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "request.admitted": "A request was stored and planned.",
         "request.repeated": "The same message came again; it gets the same answer and no second run.",
         "message.refused": "A message was refused and lies sealed in quarantine; `reason` says why.",
+        "message.unprocessable": "A message hit a defect in Habeas and was set aside in quarantine.",
         # work
         "steps.claimed": "A worker took a batch of steps of one system under a lease.",
         "steps.settled": "The results of a batch were stored.",
+        "steps.lost": "Leases ran out: their worker is gone; the steps come back and are claimed alone.",
         "steps.fenced": "A result came after its lease was lost and was not taken.",
         "step.failed": "A step failed; it is tried again or wants attention.",
         "step.attention": "A step can't go on by itself and wants an operator.",
@@ -122,8 +124,9 @@ _KEEP = (
 _EMAIL = r"(?P<email>(?:\"[^\"\n]{1,128}\"|[^\s\"'<>()\[\]{},;:=|]*)(?:@|%40|\uff20|&#64;)[^\s\"'<>()\[\]{},;|]*)"
 _IPV6 = (
     r"(?P<ip6>(?:[0-9a-fA-F]{1,4}:){5,7}[0-9a-fA-F:.]{1,39}"  # five colons and more: also a MAC address
-    r"|(?:[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4}){0,6})?::[0-9a-fA-F:.]{1,39}"
-    r"|[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4}){0,6}::)"
+    r"|(?=[0-9a-fA-F:.]*(?:\d|[a-fA-F]{3}))(?:"  # shortened; names such as ``std::vector`` have neither of these
+    r"(?:[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4}){0,6})?::[0-9a-fA-F:.]{1,39}"
+    r"|[0-9a-fA-F]{1,4}(?::[0-9a-fA-F]{1,4}){0,6}::))"
 )
 _MAC = r"(?P<mac>(?:[0-9a-fA-F]{2}-){5}[0-9a-fA-F]{2})"
 _IPV4 = r"(?P<ip4>\d{1,3}(?:\.\d{1,3}){3})"

@@ -37,7 +37,9 @@ FAST = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput"):
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        note(Path(worker["servers"]), os.getpid())
         return
     config.stash[REAPER] = Reaper()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from gzip import BadGzipFile
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final, Protocol, cast
 
 import zstandard
 from isal import igzip, igzip_lib, isal_zlib
@@ -21,6 +21,7 @@ GZIP_LEVEL: Final = 2
 ZSTD_LEVEL: Final = 3
 ZSTD_STEP: Final = (512, 16_384)
 """Compressed bytes handed over at a time, least and most: it bounds what a tiny file can blow up to in memory."""
+ISAL_ERROR: Final = cast("type[Exception]", igzip_lib.IsalError)  # its stub says an instance
 UNREADABLE: Final = (".bz2", ".xz", ".lzma", ".lz4", ".br", ".zip", ".7z", ".Z", ".sz", ".snappy")
 MAGIC: Final = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
@@ -74,7 +75,7 @@ def blocks(file: BinaryIO, kind: str, name: str) -> Iterator[bytes]:
             yield from _zstd(file)
         else:
             yield from _plain(file)
-    except (BadGzipFile, EOFError, zlib.error, igzip_lib.IsalError, zstandard.ZstdError) as error:
+    except (BadGzipFile, EOFError, zlib.error, ISAL_ERROR, zstandard.ZstdError) as error:
         raise Fatal(f"log file {name!r} is damaged or not what its name says: restore it or move it away") from error
 
 

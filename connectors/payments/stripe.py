@@ -113,7 +113,7 @@ class Stripe(Connector[StripeConfig]):
         }
 
         def put(collection: str, items: Iterator[Record]) -> None:
-            if not task.covers(COLLECTIONS[collection]):
+            if collection not in self.config.collections or not task.covers(COLLECTIONS[collection]):
                 return
             for item in items:
                 sink.write(collection, record(collection, item))

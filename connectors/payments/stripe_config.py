@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import stripe
 from pydantic import BaseModel, ConfigDict, Field, HttpUrl, PositiveFloat, SecretStr, model_validator
 
 from connectors.contract import ConnectorConfig
 
-__all__ = ["InvoiceRetention", "StripeConfig"]
+__all__ = ["Collection", "InvoiceRetention", "StripeConfig"]
 
+Collection = Literal[
+    "payment_methods",
+    "payment_intents",
+    "charges",
+    "refunds",
+    "disputes",
+    "invoices",
+    "credit_notes",
+    "subscriptions",
+    "tax_ids",
+]
+"""Kinds of objects that hang on a customer."""
 PREVIEW_VERSION: Final = stripe.api_version.partition(".")[0] + ".preview"
 """The preview release that goes with the SDK's API version, e.g. ``2026-10-28.preview``."""
 
@@ -43,6 +55,8 @@ class StripeConfig(ConnectorConfig):
     """``Stripe-Version`` of calls to the redaction preview."""
     poll_seconds: Annotated[int, Field(ge=1)] = 300
     """How often a running redaction is looked at."""
+    collections: frozenset[Collection] = frozenset(get_args(Collection))
+    """What access hands out besides the customers; all by default."""
     payment_method_types: tuple[str, ...] = ()
     """List payment methods type by type, e.g. ``[card, sepa_debit]``; empty: all types in one list."""
     pause_collection: Literal["keep_as_draft", "mark_uncollectible", "void"] | None = "keep_as_draft"

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import date, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from stripe.params import PaymentMethodUpdateParamsBillingDetails
+import stripe
 
 from connectors.contract import Done, Outcome, Result, Retention, Task
 from connectors.payments.stripe_config import StripeConfig
-from connectors.payments.stripe_gateway import ENDED, Gateway, Record, idempotency_key, live, translated
+from connectors.payments.stripe_gateway import (
+    ENDED,
+    Gateway,
+    Record,
+    idempotency_key,
+    live,
+    missing_is_fine,
+    translated,
+)
 from connectors.payments.stripe_records import (
     ADDRESS,
     CATEGORIES,
@@ -22,6 +30,9 @@ from connectors.payments.stripe_records import (
     differs,
 )
 from connectors.payments.stripe_redaction import Redactions
+
+if TYPE_CHECKING:
+    from stripe.params import PaymentMethodUpdateParamsBillingDetails
 
 __all__ = ["Erasure"]
 
@@ -70,35 +81,38 @@ class Erasure:
         return Done(Outcome.EXECUTED if counts or repeated else Outcome.NO_MATCH, counts=dict(counts))
 
     def _delete(self, customer_id: str, task: Task, counts: Counter[str]) -> None:
-        """Every call here may be repeated: what was done already is not listed any more."""
-        for subscription in self._gateway.subscriptions(customer_id):
+        """Every call here may be repeated, and may meet another that does the same: what is gone already is fine."""
+        v1 = self._gateway.v1
+        # Lists are read to their end before anything is deleted: a page cannot start after what is gone.
+        for subscription in list(self._gateway.subscriptions(customer_id)):
             if subscription.get("status") not in ENDED:
-                with translated("cancelling a subscription"):
-                    self._gateway.v1.subscriptions.cancel(subscription["id"])
-                counts["subscriptions"] += 1
-        for invoice in self._gateway.invoices(customer_id):
+                with translated("cancelling a subscription"), missing_is_fine():
+                    v1.subscriptions.cancel(subscription["id"])
+                    counts["subscriptions"] += 1
+        for invoice in list(self._gateway.invoices(customer_id)):
             if _one_off_draft(invoice):
-                with translated("deleting a draft invoice"):
-                    self._gateway.v1.invoices.delete(invoice["id"])
-                counts["draft_invoices"] += 1
+                with translated("deleting a draft invoice"), missing_is_fine():
+                    v1.invoices.delete(invoice["id"])
+                    counts["draft_invoices"] += 1
         self._detach(customer_id, task, counts)
-        with translated("deleting a customer"):
+        with translated("deleting a customer"), missing_is_fine():
             # No idempotency key: Stripe takes them on POST alone; a second DELETE finds nothing to do.
-            self._gateway.v1.customers.delete(customer_id)
+            v1.customers.delete(customer_id)
 
     def _detach(self, customer_id: str, task: Task, counts: Counter[str]) -> None:
         """A detached payment method stays as an object, so its billing details are blanked while they can be."""
+        v1 = self._gateway.v1
         for method in list(self._gateway.payment_methods(customer_id)):
             with translated("detaching a payment method"):
-                if any((method.get("billing_details") or {}).values()):
-                    self._gateway.v1.payment_methods.update(
-                        method["id"],
-                        {"billing_details": BLANK},
-                        {"idempotency_key": idempotency_key(task, "blank", method["id"])},
-                    )
-                self._gateway.v1.payment_methods.detach(
-                    method["id"], {}, {"idempotency_key": idempotency_key(task, "detach", method["id"])}
-                )
+                try:
+                    if any((method.get("billing_details") or {}).values()):
+                        key = idempotency_key(task, "blank", method["id"])
+                        v1.payment_methods.update(method["id"], {"billing_details": BLANK}, {"idempotency_key": key})
+                    key = idempotency_key(task, "detach", method["id"])
+                    v1.payment_methods.detach(method["id"], {}, {"idempotency_key": key})
+                except stripe.InvalidRequestError:
+                    if v1.payment_methods.retrieve(method["id"]).customer is not None:
+                        raise  # refused for another reason than that it is detached by now
             counts["payment_methods"] += 1
 
     def _erase_in_scope(self, task: Task, customers: Sequence[Record]) -> Result:

@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from connectors.contract import ConnectorError, Fatal, RateLimited, Retryable, Task, Unauthorised
 from connectors.payments.stripe_config import StripeConfig
 
-__all__ = ["ENDED", "Gateway", "Record", "idempotency_key", "live", "translated"]
+__all__ = ["ENDED", "Gateway", "Record", "idempotency_key", "live", "missing_is_fine", "translated"]
 
 CONNECT_TIMEOUT: Final = 5.0  # seconds
 PAGE: Final = 100  # objects; Stripe's largest page
@@ -125,13 +125,9 @@ class Gateway:
         """One customer by id; ``None`` if Stripe does not know it."""
         if not customer_id.strip("./ "):
             return None  # such a path would name another resource
-        with translated("looking up a customer"):
-            try:
-                return self.v1.customers.retrieve(customer_id).to_dict()
-            except stripe.InvalidRequestError as error:
-                if not is_missing(error):
-                    raise
-                return None
+        with translated("looking up a customer"), missing_is_fine():
+            return self.v1.customers.retrieve(customer_id).to_dict()
+        return None
 
     def update_customer(self, customer_id: str, changes: Mapping[str, Any], task: Task, what: str) -> None:
         """Write fields of a customer; ``what`` tells a task's several updates apart."""
@@ -180,23 +176,15 @@ class Gateway:
 
     def tax_ids(self, customer_id: str) -> Iterator[Record]:
         """A customer's tax ids (Stripe allows five, so one page holds them)."""
-        with translated("listing tax ids"):
-            try:
-                listed = self.v1.customers.tax_ids.list(customer_id)
-                yield from (tax_id.to_dict() for tax_id in listed.auto_paging_iter())
-            except stripe.InvalidRequestError as error:
-                if not is_missing(error):
-                    raise
+        with translated("listing tax ids"), missing_is_fine():
+            listed = self.v1.customers.tax_ids.list(customer_id)
+            yield from (tax_id.to_dict() for tax_id in listed.auto_paging_iter())
 
     def _all(self, kind: str, params: Mapping[str, Any]) -> Iterator[Record]:
         """Page through a list. What hung on a customer that is no longer known is no longer there."""
-        with translated(f"listing {kind.replace('_', ' ')}"):
-            try:
-                for item in getattr(self.v1, kind).list(params).auto_paging_iter():
-                    yield item.to_dict()
-            except stripe.InvalidRequestError as error:
-                if not is_missing(error):
-                    raise
+        with translated(f"listing {kind.replace('_', ' ')}"), missing_is_fine():
+            for item in getattr(self.v1, kind).list(params).auto_paging_iter():
+                yield item.to_dict()
 
     # The redaction preview, which the SDK does not know. -------------------------------------------------------------
 
@@ -231,6 +219,16 @@ def idempotency_key(task: Task, what: str, object_id: str) -> str:
 def is_missing(error: stripe.StripeError) -> bool:
     """Whether Stripe says that an object does not exist."""
     return error.code == "resource_missing" or error.http_status == NOT_FOUND
+
+
+@contextmanager
+def missing_is_fine() -> Iterator[None]:
+    """Go on when Stripe says that an object does not exist."""
+    try:
+        yield
+    except stripe.InvalidRequestError as error:
+        if not is_missing(error):
+            raise
 
 
 @contextmanager

@@ -164,7 +164,9 @@ def _where(raw: Any, location: Iterable[int | str]) -> str:
             here = here[step]
         except (KeyError, IndexError, TypeError):
             here = None
-        words.append(str(here["name"]) if isinstance(step, int) and isinstance(here, dict) and "name" in here else str(step))
+        words.append(
+            str(here["name"]) if isinstance(step, int) and isinstance(here, dict) and "name" in here else str(step)
+        )
     return ".".join(words)
 
 
@@ -184,7 +186,9 @@ def _collection(
     meta = source.fides_meta
     skip = bool(meta and meta.skip_processing)
     if not skip and not any(f.primary_key for f in fields.values()):
-        faults.append(f"{file}: {key} has no field with `fides_meta.primary_key: true`, so its rows cannot be told apart")
+        faults.append(
+            f"{file}: {key} has no field with `fides_meta.primary_key: true`, so its rows cannot be told apart"
+        )
     return Collection(
         key=key,
         file=file,

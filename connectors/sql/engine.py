@@ -76,6 +76,8 @@ class Database:
         }
         if self.dialect.postgres:
             settings = f"-c statement_timeout={seconds * 1000} -c lock_timeout={lock * 1000}"
+            given = self._url.query.get("options", "")
+            settings = " ".join([*((given,) if isinstance(given, str) else given), settings]).strip()
             arguments = {"options": settings, "connect_timeout": 10, "application_name": "habeas"}
             return sa.create_engine(self._url, connect_args=arguments, **options)
         url = self._url.update_query_dict({"charset": "utf8mb4"})

@@ -85,7 +85,9 @@ def build(data: DataMap, config: SqlConfig) -> Graph:
             if after not in data.collections and after.dataset not in config.other_datasets
         ]
     known = {k.dataset for k in data.collections} | set(config.other_datasets)
-    faults += [f"dataset {d} is to be erased first, but is neither here nor in other_datasets" for d in data.after - known]
+    faults += [
+        f"dataset {d} is to be erased first, but is neither here nor in other_datasets" for d in data.after - known
+    ]
     if faults:
         raise DataMapFaults(faults)
     tables = [k.table for k in active]
@@ -93,9 +95,7 @@ def build(data: DataMap, config: SqlConfig) -> Graph:
     return Graph(active, edges, entries, _order(active, edges), names)
 
 
-def _edges(
-    data: DataMap, active: Mapping[Key, Collection], config: SqlConfig, faults: list[str]
-) -> tuple[Edge, ...]:
+def _edges(data: DataMap, active: Mapping[Key, Collection], config: SqlConfig, faults: list[str]) -> tuple[Edge, ...]:
     single: list[Edge] = []
     for key, collection in data.collections.items():
         for r in collection.references:

@@ -20,7 +20,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from connectors.contract import Task
 from connectors.sql.config import SqlConfig
 from connectors.sql.datamap import Key
-from connectors.sql.dialect import AsIs, Analyze, CreateTemporary, Dialect, DropTemporary, column, name
+from connectors.sql.dialect import Analyze, CreateTemporary, Dialect, DropTemporary, column, name
 from connectors.sql.errors import wrapped
 from connectors.sql.graph import Edge, Entry, Graph
 from connectors.sql.schema import Catalogue, Table
@@ -46,7 +46,9 @@ class Session:
     prefix: str = field(default_factory=lambda: f"habeas_{next(_numbers)}")
     temporary: list[str] = field(default_factory=list)
 
-    def run(self, where: str, statement: sa.Executable, rows: Sequence[Mapping[str, object]] = ()) -> sa.CursorResult[Any]:
+    def run(
+        self, where: str, statement: sa.Executable, rows: Sequence[Mapping[str, object]] = ()
+    ) -> sa.CursorResult[Any]:
         """Execute; ``where`` names the table for error texts. Raises the contract's errors."""
         with wrapped(where):
             result = self.connection.execute(statement, rows) if rows else self.connection.execute(statement)
@@ -129,7 +131,7 @@ class Matching:
                 self._match_cycle(group)
             else:
                 self._match(group[0])
-        
+
     # Identities. -----------------------------------------------------------------------------------------------
 
     def _values(self, entry: Entry, *, hashed: bool) -> sa.TableClause | None:
@@ -157,7 +159,7 @@ class Matching:
         source = session.catalogue.tables[entry.collection]
         wide: ColumnElement[Any] = source[entry.field]
         if kind is Kind.INTEGER:
-            wide = sa.cast(wide, sa.BigInteger() if not session.dialect.mysql else sa.Numeric(20, 0))
+            wide = sa.cast(wide, sa.BigInteger())
         elif kind is Kind.NUMBER:
             wide = sa.cast(wide, sa.Numeric(38, 10))
         elif hashed or kind not in {Kind.TEXT, Kind.CITEXT, Kind.UUID, Kind.INET}:
@@ -166,13 +168,17 @@ class Matching:
             wide = sa.cast(wide, sa.Text())
         if hashed and session.dialect.mysql:
             wide = sa.cast(sa.literal_column("''"), sa.CHAR(64))
-        empty = sa.select(sa.literal_column("0").label("s"), wide.label("v")).select_from(source.clause).where(sa.false())
+        empty = (
+            sa.select(sa.literal_column("0").label("s"), wide.label("v")).select_from(source.clause).where(sa.false())
+        )
         table, _ = session.create(empty, ("s", "v"), session.name(entry.collection))
         session.insert(table, rows)
         session.analyze([table.name])
         return table
 
-    def _by_identity(self, entry: Entry, source: Table) -> Iterator[tuple[sa.FromClause, ColumnElement[Any], ColumnElement[bool]]]:
+    def _by_identity(
+        self, entry: Entry, source: Table
+    ) -> Iterator[tuple[sa.FromClause, ColumnElement[Any], ColumnElement[bool]]]:
         dialect, here = self._session.dialect, source.columns[entry.field]
         stored: ColumnElement[Any] = source[entry.field]
         if (values := self._values(entry, hashed=False)) is not None:
@@ -224,14 +230,16 @@ class Matching:
             following: dict[Key, Matched] = {}
             for key in group:
                 inner = [e for e in graph.into(key) if e.parent in inside]
-                branches = [*self._branches(key, inner, fresh)]
+                branches = [*self._branches(key, inner, fresh, entries=False)]
                 if branches:
                     new, count = self._create(key, branches, unless=total[key])
                     if count if count >= 0 else self._count(new):
                         following[key] = new
             for key, new in following.items():
                 names = [c.name for c in new.table.c]
-                self._session.run(self._session.name(key), sa.insert(total[key].table).from_select(names, sa.select(*new.table.c)))
+                self._session.run(
+                    self._session.name(key), sa.insert(total[key].table).from_select(names, sa.select(*new.table.c))
+                )
             fresh = following
         for key, matched in total.items():
             if self._count(matched):
@@ -249,18 +257,23 @@ class Matching:
         keyed = {c for f in catalogue.foreign_keys if f.parent == key for c in f.parent_columns}
         return (*own, *sorted((set(graph.links(key)) | keyed) - set(own)))
 
-    def _branches(self, key: Key, edges: Iterable[Edge], parents: Mapping[Key, Matched]) -> Iterator[sa.Select[Any]]:
-        """One SELECT for each way to reach rows of a collection."""
+    def _branches(
+        self, key: Key, edges: Iterable[Edge], parents: Mapping[Key, Matched], *, entries: bool = True
+    ) -> Iterator[sa.Select[Any]]:
+        """One SELECT for each way to reach rows of a collection: by identities, unless not wanted, and by edges."""
         source = self._session.catalogue.tables[key]
         ways: list[tuple[sa.FromClause, ColumnElement[Any], ColumnElement[bool]]] = []
-        if not any(e.parent in parents and e.parent == key for e in edges) and parents is self.found:
+        if entries:
             for entry in self._session.graph.entries:
                 if entry.collection == key:
                     ways += self._by_identity(entry, source)
         for edge in edges:
             parent = parents.get(edge.parent)
             if parent is not None:
-                on = [self._same(edge, c, p, source, parent) for c, p in zip(edge.child_fields, edge.parent_fields, strict=True)]
+                on = [
+                    self._same(edge, c, p, source, parent)
+                    for c, p in zip(edge.child_fields, edge.parent_fields, strict=True)
+                ]
                 ways.append((parent.table, parent.subject, sa.and_(*on)))
         columns = self._kept_columns(key)
         for other, subject, on_clause in ways:
@@ -280,7 +293,11 @@ class Matching:
 
     def _nothing(self, key: Key) -> sa.Select[Any]:
         source = self._session.catalogue.tables[key]
-        return self._select(source, self._kept_columns(key), sa.literal_column("0")).select_from(source.clause).where(sa.false())
+        return (
+            self._select(source, self._kept_columns(key), sa.literal_column("0"))
+            .select_from(source.clause)
+            .where(sa.false())
+        )
 
     def _create(
         self, key: Key, branches: Sequence[sa.Select[Any]], unless: Matched | None = None
@@ -309,5 +326,3 @@ def _wanted(task: Task, identity: str, kind: Kind, length: int | None, *, hashed
         if value is not None and value not in seen:
             seen.add(value)
             yield value
-
-

@@ -99,7 +99,9 @@ def _columns(
 ) -> Mapping[str, list[Column]]:
     names = ("table_name", "column_name", "data_type", "is_nullable", "character_maximum_length", "collation_name")
     extra = ("udt_name",) if dialect.postgres else ()
-    catalogue = sa.table("columns", *(sa.column(n) for n in ("table_schema", *names, *extra)), schema="information_schema")
+    catalogue = sa.table(
+        "columns", *(sa.column(n) for n in ("table_schema", *names, *extra)), schema="information_schema"
+    )
     query = sa.select(*(catalogue.c[n] for n in (*names, *extra))).where(
         catalogue.c.table_schema == schema, catalogue.c.table_name.in_(sorted(set(tables)))
     )
@@ -173,7 +175,9 @@ def _check(graph: Graph, tables: Mapping[Key, Table], config: SqlConfig) -> None
             continue
         missing += [f"column {key.table}.{c}" for c in sorted(columns - set(tables[key].columns))]
     if missing:
-        raise SchemaDrift(f"the database does not have, or hides from this user, what the data map names: {', '.join(missing)}")
+        raise SchemaDrift(
+            f"the database does not have, or hides from this user, what the data map names: {', '.join(missing)}"
+        )
 
 
 def _with_clearable(key: ForeignKey, graph: Graph, tables: Mapping[Key, Table]) -> ForeignKey:

@@ -99,7 +99,11 @@ def identity_value(kind: Kind, length: int | None, value: str) -> object | None:
 
 def _integer(value: str) -> int | None:
     digits = value.removeprefix("-")
-    if not (digits.isascii() and digits.isdecimal()) or len(digits) > NUMERIC_DIGITS or digits != (digits.lstrip("0") or "0"):
+    if (
+        not (digits.isascii() and digits.isdecimal())
+        or len(digits) > NUMERIC_DIGITS
+        or digits != (digits.lstrip("0") or "0")
+    ):
         return None  # "007" is not the number 7 to whoever wrote it.
     number = int(value)
     return number if -BIGINT <= number < BIGINT else None

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 
@@ -45,7 +45,9 @@ def make_rows(persons: Sequence[Person], seed: int) -> dict[str, list[Row]]:
         rows["identities"].append((visitor, None, None, moment(random, TODAY - timedelta(days=200)), False, False))
         _visits(rows, random, visitor, "Rhône", "FR")
     for day in range(365):
-        rows["daily_sales"].append(((TODAY - timedelta(days=day)).date(), random.randint(5, 60), random.randrange(10**6)))
+        rows["daily_sales"].append(
+            ((TODAY - timedelta(days=day)).date(), random.randint(5, 60), random.randrange(10**6))
+        )
     return rows
 
 
@@ -56,16 +58,14 @@ def _visits(rows: dict[str, list[Row]], random: Random, cookie_id: str, city: st
         name = random.choice(("page viewed", "page viewed", "search", "product viewed", "cart opened"))
         url = f"https://shop.example{random.choice(PATHS)}"
         referrer = random.choice((None, "https://search.example/", "https://friendbook.example/"))
-        events.append(
-            (len(events) + 1, cookie_id, name, url, referrer, random.randint(1, 300), moment(random, start))
-        )
+        events.append((len(events) + 1, cookie_id, name, url, referrer, random.randint(1, 300), moment(random, start)))
     days = {moment(random, start).date() for _ in range(random.randint(1, 3))}
     rows["geo"].extend((cookie_id, day, city, country) for day in sorted(days))
 
 
 def _cells(row: Row) -> Iterator[object]:
     for value in row:
-        yield value.replace(tzinfo=None) if hasattr(value, "tzinfo") else value
+        yield value.replace(tzinfo=None) if isinstance(value, datetime) else value
 
 
 def create(path: Path, persons: Sequence[Person], seed: int) -> int:

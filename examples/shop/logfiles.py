@@ -1,6 +1,6 @@
-"""The shop's logs: access logs in the combined format and application logs as JSON lines, rotated daily, packed with age.
+"""The shop's logs: access logs (combined format) and application logs (JSON lines), rotated daily, packed with age.
 
-Generation is made of ready parts: each person's and each minute's text is made once, so that a million lines take seconds.
+Lines are put together from ready parts, each made once, so that a million of them take seconds.
 """
 
 from __future__ import annotations
@@ -20,10 +20,16 @@ from examples.shop.words import AGENTS, PATHS
 __all__ = ["DAYS", "create", "open_log"]
 
 DAYS = 10
-"""How many days of each kind of log there are; the newest two days are plain, then gzip, then Zstandard."""
+"""How many days of each kind of log there are."""
+PLAIN_DAYS = 2
+"""The newest so many are plain files."""
+GZIP_DAYS = 6
+"""Up to this age they are gzip files; older ones Zstandard."""
 LINES_PER_PERSON = 333
 """On average, over all files: 3,000 people make a million lines."""
 
+CHUNK = 10_000
+"""Lines that are joined at once."""
 _SHARE_OF_VISITORS = 5
 """One line in so many is of somebody who never signed in."""
 
@@ -42,10 +48,14 @@ def create(directory: Path, persons: Sequence[Person], seed: int, *, lines: int 
     for kind, count in per_day.items():
         for age in range(1, DAYS + 1):
             day = TODAY.replace(hour=0) - timedelta(days=age)
-            path = directory / f"{kind}.{age}{'' if age <= 2 else '.gz' if age <= 6 else '.zst'}"
+            path = directory / f"{kind}.{age}{_suffix(age)}"
             _pack(path, b"".join(makers[kind](day, count)))
             _backdate(path, day + timedelta(days=1), 0o640 if kind == "access.log" else 0o600)
     return sum(per_day.values()) * DAYS
+
+
+def _suffix(age: int) -> str:
+    return "" if age <= PLAIN_DAYS else ".gz" if age <= GZIP_DAYS else ".zst"
 
 
 def _pack(path: Path, content: bytes) -> None:
@@ -67,7 +77,10 @@ def open_log(path: Path) -> Iterator[bytes]:
         with gzip.open(path) as stream:
             yield from stream
     elif path.suffix == ".zst":
-        with path.open("rb") as packed, zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True) as raw:
+        with (
+            path.open("rb") as packed,
+            zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True) as raw,
+        ):
             yield from _lines(raw.read)
     else:
         with path.open("rb") as stream:
@@ -131,7 +144,15 @@ def _app_lines(persons: Sequence[Person], random: Random) -> _Maker:
     who = [*by_user, *by_user, *by_email, *by_device, *nobody]
     events = [
         f',"event":"{event}","milliseconds":{random.randrange(1, 900)},"trace":"{random.getrandbits(64):016x}"}}\n'
-        for event in ("page.rendered", "search.done", "cart.changed", "mail.queued", "login.ok", "push.sent", "cache.miss")
+        for event in (
+            "page.rendered",
+            "search.done",
+            "cart.changed",
+            "mail.queued",
+            "login.ok",
+            "push.sent",
+            "cache.miss",
+        )
         for _ in range(60)
     ]
 
@@ -147,15 +168,13 @@ def _stamped(
     """``count`` lines in time order; a JSON line begins with its time, an access line names the person first."""
     prefix = day.strftime(date)
     clock = [f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}{zone}" for second in range(86_400)]
-    lines = zip(
-        _times(random, count), random.choices(who, k=count), random.choices(what, k=count), strict=True
-    )
+    lines = zip(_times(random, count), random.choices(who, k=count), random.choices(what, k=count), strict=True)
     json_lines = date.startswith("{")
     batch: list[str] = []
     for second, person, rest in lines:
         at = clock[min(second, 86_399)]
         batch.append(prefix + at + person + rest if json_lines else person + prefix + at + rest)
-        if len(batch) == 10_000:
+        if len(batch) == CHUNK:
             yield "".join(batch).encode()
             batch.clear()
     yield "".join(batch).encode()

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from random import Random
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
-from examples.shop.persons import Person
+from examples.shop.persons import Person, chance
 
 __all__ = ["KEY", "Answer", "PaymentsApi", "PaymentsServer", "seed"]
 
@@ -28,9 +28,10 @@ Answer = dict[str, Any]
 
 _STOP_SECONDS = 10
 
-# localstripe is under the GPL: it is run, never imported. As shipped it writes all its objects to one fixed file in /tmp
-# at every change, which is slow, and which two shops on one machine would share; so that is switched off. No access log:
-# it would name customers' addresses. Without "stay" it ends with whoever holds the other end of its standard input.
+# localstripe is under the GPL: it is run, never imported. As shipped it writes all its objects to one fixed file in
+# /tmp at every change, which is slow, and which two shops on one machine would share; so that is switched off. No
+# access log: it would name customers' addresses. Without "stay" it ends with whoever holds the other end of its
+# standard input.
 _SERVE = """
 import os, socket, sys, threading
 from aiohttp import web
@@ -73,9 +74,7 @@ class PaymentsServer:
             return
         command = [sys.executable, "-c", _SERVE, "stay" if stay else "leave"]
         # A session of its own: Ctrl-C at the terminal ends the demo first, and the demo ends this.
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         stdout = self._process.stdout
         port = stdout.readline().strip().decode() if stdout else ""
         if not port.isdigit():
@@ -195,7 +194,7 @@ def _customer(stripe: PaymentsApi, person: Person, random: Random) -> str:
         invoice_settings={"default_payment_method": card},
         metadata={"user_id": person.user_id},
     )["id"]
-    if random.random() < 0.5:
+    if chance(random, 0.5):
         stripe.post(
             "/v1/payment_intents",
             amount=random.randrange(500, 40_000),
@@ -204,7 +203,7 @@ def _customer(stripe: PaymentsApi, person: Person, random: Random) -> str:
             payment_method=card,
             confirm="true",
         )
-    if random.random() < 0.4:
+    if chance(random, 0.4):
         stripe.post("/v1/subscriptions", customer=customer, items={"0": {"plan": PLAN}})
     return customer
 
@@ -220,9 +219,9 @@ def seed(url: str, persons: Sequence[Person], seed: int) -> dict[str, str]:
             return {p.user_id: _customer(stripe, p, Random(f"payments:{seed}:{p.number}")) for p in part}
 
     with api(url) as stripe:
-        stripe.post(
-            "/v1/plans", id=PLAN, amount=4900, currency="eur", interval="year", product={"name": "Membership"}
-        )
+        stripe.post("/v1/plans", id=PLAN, amount=4900, currency="eur", interval="year", product={"name": "Membership"})
     # The server is one thread: a second connection fills the pauses of the first, more would only wait.
     with ThreadPoolExecutor(2) as pool:
-        return {user: customer for part in pool.map(some, (persons[::2], persons[1::2])) for user, customer in part.items()}
+        return {
+            user: customer for part in pool.map(some, (persons[::2], persons[1::2])) for user, customer in part.items()
+        }

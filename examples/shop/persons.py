@@ -7,24 +7,13 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from random import Random
 
-__all__ = ["TODAY", "Address", "Person", "make_persons", "moment"]
+from examples.shop.words import FIRST_NAMES, LAST_NAMES, STREETS
+
+__all__ = ["TODAY", "Address", "Person", "chance", "make_persons", "moment", "token"]
 
 TODAY = datetime(2026, 11, 1, 6, 0, tzinfo=UTC)
 """The shop's fixed present: everything in it happened before. Fixed, so that the same seed gives the same bytes."""
 
-_FIRST = (
-    "Ada Alan Alice Amina Anna Anton Aylin Ben Bruno Carla Chen Clara Dana David Elena Elif Emil Emma Farid Felix Fatima "
-    "Greta Hana Hugo Ida Ilse Ines Ivan Jana Jonas Julia Kai Karim Lea Lena Leon Lina Luca Lucia Maja Malik Marek Maria "
-    "Mateo Mia Mila Nadia Nils Noah Nora Olga Omar Oscar Paula Pavel Petra Rosa Sami Sara Selma Simon Sofia Tara Theo "
-    "Tomas Vera Wanda Yara Yusuf Zoe"
-).split()
-_LAST = (
-    "Adler Bakker Bauer Becker Bianchi Brandt Costa Demir Dubois Eriksen Fischer Fontana Garcia Gruber Haas Hansen Huber "
-    "Ivanova Jansen Kaya Keller Klein Kowalski Kraus Lang Larsen Lehmann Lopez Maier Marino Martin Meyer Moreau Nagy "
-    "Neumann Novak Okafor Olsen Peters Petit Popescu Richter Romano Rossi Santos Sauer Schmidt Silva Simon Sommer Svoboda "
-    "Tanaka Thomas Toth Vogel Wagner Weber Winter Wolf Yilmaz Zeman Ziegler"
-).split()
-_STREETS = "Hauptstraße Lindenweg Gartenstraße Bahnhofstraße Bergstraße Schulstraße Ringstraße Am Markt Seeweg Mühlweg".split()
 _CITIES = (
     ("Berlin", "10115", "DE"),
     ("Hamburg", "20095", "DE"),
@@ -84,13 +73,18 @@ def token(random: Random, length: int) -> str:
     return f"{random.getrandbits(length * 4):0{length}x}"
 
 
+def chance(random: Random, probability: float) -> bool:
+    """True with this probability."""
+    return random.random() < probability
+
+
 def moment(random: Random, after: datetime) -> datetime:
     """Some second between ``after`` and the shop's today."""
     return after + timedelta(seconds=random.randrange(max(1, int((TODAY - after).total_seconds()))))
 
 
 def _person(random: Random, seed: int, number: int) -> Person:
-    first, last = random.choice(_FIRST), random.choice(_LAST)
+    first, last = random.choice(FIRST_NAMES), random.choice(LAST_NAMES)
     city, postal_code, country = random.choice(_CITIES)
     # A digest rather than the number itself: an id is then never part of another one, in a log line for instance.
     unique = hashlib.sha256(f"{seed}:{number}".encode()).hexdigest()
@@ -104,7 +98,7 @@ def _person(random: Random, seed: int, number: int) -> Person:
         phone=f"+4930{5_000_000 + number:07d}",
         born=date(1950, 1, 1) + timedelta(days=random.randrange(20_000)),
         language=_LANGUAGES[country],
-        address=Address(f"{random.choice(_STREETS)} {random.randint(1, 140)}", postal_code, city, country),
+        address=Address(f"{random.choice(STREETS)} {random.randint(1, 140)}", postal_code, city, country),
         # 10.0.0.0/8 holds 16 million people; visitors who never signed in have addresses elsewhere.
         ip=f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",
         device_ids=tuple(f"dev_{unique[16 + 12 * n : 28 + 12 * n]}" for n in range(random.choice((1, 1, 1, 2, 2, 3)))),

@@ -12,7 +12,7 @@ from random import Random
 import psycopg
 from psycopg import sql
 
-from examples.shop.persons import TODAY, Person, moment, token
+from examples.shop.persons import TODAY, Person, chance, moment, token
 from examples.shop.words import (
     AGENTS,
     CITIES_NEARBY,
@@ -32,9 +32,28 @@ PURPOSES = ("marketing", "analytics", "personalisation", "advertising")
 """What the shop asks consent for."""
 
 TABLES = (
-    "products accounts profiles addresses social_logins payment_methods files posts comments messages emails_sent "
-    "support_tickets ticket_replies devices sessions search_queries consents cookies partner_data orders order_items"
-).split()
+    "products",
+    "accounts",
+    "profiles",
+    "addresses",
+    "social_logins",
+    "payment_methods",
+    "files",
+    "posts",
+    "comments",
+    "messages",
+    "emails_sent",
+    "support_tickets",
+    "ticket_replies",
+    "devices",
+    "sessions",
+    "search_queries",
+    "consents",
+    "cookies",
+    "partner_data",
+    "orders",
+    "order_items",
+)
 """Every table, parents before children."""
 
 
@@ -71,6 +90,7 @@ def make_rows(persons: Sequence[Person], seed: int, customers: Mapping[str, str]
 
 def _account(made: _Rows, person: Person) -> None:
     random = made.random
+    restricted = hidden = False
     made.add(
         "accounts",
         person.user_id,
@@ -81,7 +101,7 @@ def _account(made: _Rows, person: Person) -> None:
         made.customers.get(person.user_id),
         person.joined,
         moment(random, person.joined),
-        False,
+        restricted,
         None,
     )
     made.add(
@@ -94,8 +114,8 @@ def _account(made: _Rows, person: Person) -> None:
         random.choice(("f", "m", "x", None)),
         person.language,
         random.choice(JOBS),
-        sentence(random, 9) if random.random() < 0.6 else None,
-        False,
+        sentence(random, 9) if chance(random, 0.6) else None,
+        hidden,
     )
     home = person.address
     for kind in ("billing", "shipping")[: random.choice((1, 1, 2))]:
@@ -120,7 +140,7 @@ def _sign_in(made: _Rows, person: Person) -> None:
                 CITIES_NEARBY[person.address.country],
                 moment(random, seen),
             )
-    if random.random() < 0.3:
+    if chance(random, 0.3):
         provider = random.choice(("friendbook", "gaggle"))
         subject = token(random, 16)
         made.add(
@@ -149,7 +169,7 @@ def _content(made: _Rows, person: Person) -> None:
         for number in range(random.choice((0, 1, 1, 2)))
     ]
     for _ in range(random.choice((0, 1, 2, 4))):
-        cover = random.choice(files) if files and random.random() < 0.5 else None
+        cover = random.choice(files) if files and chance(random, 0.5) else None
         made.number(
             "posts",
             person.user_id,
@@ -160,7 +180,11 @@ def _content(made: _Rows, person: Person) -> None:
         )
     for _ in range(random.choice((0, 1, 3, 5))):
         made.number(
-            "search_queries", person.user_id, random.choice(QUERIES), random.randrange(90), moment(random, person.joined)
+            "search_queries",
+            person.user_id,
+            random.choice(QUERIES),
+            random.randrange(90),
+            moment(random, person.joined),
         )
 
 
@@ -169,9 +193,9 @@ def _communication(made: _Rows, person: Person) -> None:
     for _ in range(random.choice((1, 2, 3))):
         template = random.choice(("welcome", "order shipped", "newsletter", "password reset"))
         made.number(
-            "emails_sent", person.user_id, template, person.email, moment(random, person.joined), random.random() < 0.5
+            "emails_sent", person.user_id, template, person.email, moment(random, person.joined), chance(random, 0.5)
         )
-    if random.random() < 0.3:
+    if chance(random, 0.3):
         ticket = made.number(
             "support_tickets",
             person.user_id,
@@ -191,13 +215,13 @@ def _choices(made: _Rows, person: Person) -> None:
             "consents",
             person.user_id,
             purpose,
-            random.random() < 0.75,
+            chance(random, 0.75),
             random.choice(("sign-up", "cookie banner", "settings")),
             moment(random, person.joined),
         )
-    made.add("cookies", person.cookie_id, person.user_id, random.random() < 0.1, moment(random, person.joined))
+    made.add("cookies", person.cookie_id, person.user_id, chance(random, 0.1), moment(random, person.joined))
     for partner, kind, values in PARTNERS:
-        if random.random() < 0.3:
+        if chance(random, 0.3):
             made.number(
                 "partner_data", person.user_id, partner, kind, random.choice(values), moment(random, person.joined)
             )
@@ -206,10 +230,8 @@ def _choices(made: _Rows, person: Person) -> None:
 def _orders(made: _Rows, person: Person) -> None:
     random = made.random
     customer = made.customers.get(person.user_id)
-    if customer or random.random() < 0.3:
-        made.number(
-            "payment_methods", person.user_id, "stripe" if customer else "paypal", "visa", "4242", "2029-08"
-        )
+    if customer or chance(random, 0.3):
+        made.number("payment_methods", person.user_id, "stripe" if customer else "paypal", "visa", "4242", "2029-08")
     home = person.address
     for _ in range(random.choice((0, 1, 1, 2, 3))):
         lines = [
@@ -238,7 +260,7 @@ def _conversations(made: _Rows, persons: Sequence[Person]) -> None:
     posts = len(made.rows["posts"])
     for number in range(len(persons) * 3):
         author = random.choice(persons)
-        parent = random.randint(1, number) if number and random.random() < 0.4 else None
+        parent = random.randint(1, number) if number and chance(random, 0.4) else None
         post = made.rows["comments"][parent - 1][1] if parent else random.randint(1, posts)
         written = moment(random, TODAY - timedelta(days=400))
         made.number("comments", post, parent, author.user_id, sentence(random, 10), written)

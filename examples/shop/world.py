@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from psycopg import sql
 from sqlalchemy import make_url
 
 from examples.shop import analytics, logfiles, payments, users
-from examples.shop.people import Cast, cast
+from examples.shop.people import RIGHTS, Cast, cast
 from examples.shop.persons import Person, make_persons
 
 __all__ = ["SIGNING_SECRET", "SOURCES", "SYSTEMS", "Shop", "create_database"]
@@ -21,12 +22,14 @@ SYSTEMS = HERE / "systems.yaml"
 """The four systems, as Habeas is told of them."""
 SOURCES = HERE / "sources.yaml"
 """The services that may ask, as Habeas is told of them."""
+FEWEST_PEOPLE = 12
+"""With fewer there would be nobody left to be a bystander."""
 SIGNING_SECRET = "whsec_c2hvcC1hY2NvdW50LXNlcnZpY2UtZGVtby1zZWNyZXQ="  # noqa: S105 - it guards made-up people
 """What the shop's account service signs its requests with (Standard Webhooks)."""
 
 
 def create_database(url: str) -> None:
-    """Makes an empty database of this name, in place of one that was there. ``url``: with or without a driver's name."""
+    """Makes an empty database of this name, in place of one that was there; the server's user must be allowed to."""
     where = make_url(users.driver_url(url))
     name = sql.Identifier(where.database or "shop")
     admin = where.set(database="postgres").render_as_string(hide_password=False)
@@ -64,8 +67,8 @@ class Shop:
             ValueError: too few people.
         """
         wanted = min(300, people // 2) if requests is None else requests
-        if people < 12 or wanted < 6:
-            message = "the shop needs at least 12 people and 6 requests, one for each right"
+        if people < FEWEST_PEOPLE or wanted < len(RIGHTS):
+            message = f"the shop needs at least {FEWEST_PEOPLE} people and {len(RIGHTS)} requests, one for each right"
             raise ValueError(message)
         persons = make_persons(seed, people)
         return cls(directory, postgres_url, seed, persons, cast(persons, seed, wanted))
@@ -87,13 +90,14 @@ class Shop:
     def seed(self) -> None:
         """Makes and fills all four systems. The database must be there and empty, the payment server started."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.customers = payments.seed(self.server.url, self.cast.customers, self.seed_number)
-        self.counts = {
-            "users": users.create(self.postgres_url, self.persons, self.seed_number, self.customers),
-            "logs": logfiles.create(self.logs, self.persons, self.seed_number),
-            "payments": len(self.customers),
-            "analytics": analytics.create(self.warehouse, self.persons, self.seed_number),
-        }
+        with ThreadPoolExecutor(1) as pool:
+            # The payment server is a process of its own: it works while this one writes logs.
+            customers = pool.submit(payments.seed, self.server.url, self.cast.customers, self.seed_number)
+            self.counts["logs"] = logfiles.create(self.logs, self.persons, self.seed_number)
+            self.counts["analytics"] = analytics.create(self.warehouse, self.persons, self.seed_number)
+            self.customers = customers.result()
+        self.counts["payments"] = len(self.customers)
+        self.counts["users"] = users.create(self.postgres_url, self.persons, self.seed_number, self.customers)
 
     def environment(self) -> Mapping[str, str]:
         """What ``systems.yaml`` and ``sources.yaml`` refer to."""

@@ -37,10 +37,9 @@ from orchestrator.core.vocabulary import (
 _S = StepState
 
 
-def begin(run: Run, now: datetime) -> tuple[Run, tuple[Command, ...]]:
+def begin(run: Run) -> tuple[Run, tuple[Command, ...]]:
     """A newly planned run with its first steps released."""
-    announced = Announce(EventKind.ACCEPTED, {"deadline": run.deadline.isoformat()})
-    return _settle_down(run, run, [announced, Record("accepted", None, {"steps": len(run.steps)})], now)
+    return _settle_down(run, run, [Announce(EventKind.ACCEPTED), Record("accepted", None, {"steps": len(run.steps)})])
 
 
 def advance(run: Run, event: ev.Event, now: datetime) -> tuple[Run, tuple[Command, ...]]:
@@ -53,7 +52,7 @@ def advance(run: Run, event: ev.Event, now: datetime) -> tuple[Run, tuple[Comman
         raise Impossible(f"the request is closed ({run.resolution})")
     handler: Callable[[Run, Any, datetime], tuple[Run, list[Command]]] = _HANDLERS[type(event)]
     after, commands = handler(run, event, now)
-    return _settle_down(run, after, commands, now)
+    return _settle_down(run, after, commands)
 
 
 # Events of workers and of the sweep. --------------------------------------------------------------------------------
@@ -97,7 +96,7 @@ def _parked(step: Step, event: ev.Parked, _now: datetime) -> tuple[Step, list[Co
     if asked_before or not event.waiting_on:
         return step, []
     facts = {"step": step.name, "system": step.system, "on": event.waiting_on}
-    return step, [Announce(EventKind.WAITING, facts), Record("waiting", step.ordinal, facts)]
+    return step, [_waiting(step, event.waiting_on), Record("waiting", step.ordinal, facts)]
 
 
 def _failed(step: Step, event: ev.Failed, now: datetime) -> tuple[Step, list[Command]]:
@@ -228,7 +227,7 @@ _HANDLERS: Final[Mapping[type, Callable[[Run, Any, datetime], tuple[Run, list[Co
 # After every event. -------------------------------------------------------------------------------------------------
 
 
-def _settle_down(before: Run, run: Run, commands: list[Command], now: datetime) -> tuple[Run, tuple[Command, ...]]:
+def _settle_down(before: Run, run: Run, commands: list[Command]) -> tuple[Run, tuple[Command, ...]]:
     """Release what may begin, drop what may not, ring for what became ready, close what is done."""
     if not run.open:
         return run, tuple(commands)
@@ -243,7 +242,7 @@ def _settle_down(before: Run, run: Run, commands: list[Command], now: datetime) 
         run = replace(run, resolution=run.stopping or _resolution(run.steps))
         facts = {"resolution": run.resolution, "reason": run.stop_reason}
         commands += [
-            Announce(EventKind.COMPLETED, {**facts, "closed_at": now.isoformat()}),
+            Announce(EventKind.COMPLETED),
             Record("closed", None, facts),
         ]
     return run, tuple(commands)
@@ -291,8 +290,11 @@ def _resolution(steps: Iterable[Step]) -> Resolution:
 
 def _attention(step: Step) -> list[Command]:
     facts = {"failure": step.failure, "error": step.error}
-    told = {"step": step.name, "system": step.system, "on": "an operator"}
-    return [Announce(EventKind.WAITING, told), Record("attention", step.ordinal, facts)]
+    return [_waiting(step, "an operator"), Record("attention", step.ordinal, facts)]
+
+
+def _waiting(step: Step, on: str) -> Announce:
+    return Announce(EventKind.WAITING, {"ordinal": step.ordinal, "on": on})
 
 
 def _acted(step: Step) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
 
-from orchestrator.core.model import JSON, Result, Run, Step
+from orchestrator.core.model import JSON, Result
 from orchestrator.core.vocabulary import Action, Outcome
 
 WORST_FIRST = (
@@ -21,7 +19,8 @@ WORST_FIRST = (
 )
 """Of several outcomes on one system, the first in this order is what is reported for it."""
 
-_ENGINE = frozenset({Action.GATE, Action.PACKAGE, Action.DISCOVER})
+ENGINE_ACTIONS = frozenset({Action.GATE, Action.PACKAGE})
+"""Steps of the engine's own: not part of what is reported per system."""
 
 
 def result_facts(result: Result) -> dict[str, JSON]:
@@ -51,41 +50,3 @@ def outcome_of(results: Iterable[Result]) -> Outcome:
     if outcomes == {Outcome.EXECUTED, Outcome.VERIFIED}:
         return Outcome.VERIFIED
     return next((o for o in WORST_FIRST if o in outcomes), Outcome.NO_MATCH)
-
-
-def by_system(run: Run) -> dict[str, JSON]:
-    """Per system: outcome, counts, what was retained or is residual, and why."""
-    steps: dict[str, list[Step]] = defaultdict(list)
-    for step in run.steps:
-        if step.action not in _ENGINE and step.result is not None:
-            steps[step.system].append(step)
-    return {system: _of_system(steps[system]) for system in sorted(steps)}
-
-
-def _of_system(steps: list[Step]) -> dict[str, JSON]:
-    results = [s.result for s in steps if s.result is not None]
-    merged: dict[str, Any] = {"outcome": str(outcome_of(results)), "counts": {}, "actions": {}}
-    for step in steps:
-        if step.result is None:
-            continue
-        facts = result_facts(step.result)
-        merged["actions"][str(step.action)] = facts["outcome"]
-        if step.action is not Action.VERIFY:
-            for kind, n in facts["counts"].items():
-                merged["counts"][kind] = merged["counts"].get(kind, 0) + n
-            for key in ("retained", "residues"):
-                if key in facts:
-                    merged.setdefault(key, []).extend(facts[key])
-        if "note" in facts:
-            merged["note"] = facts["note"]
-    return merged
-
-
-def completion(run: Run) -> dict[str, JSON]:
-    """The facts of the completion event."""
-    return {
-        "resolution": str(run.resolution),
-        "reason": run.stop_reason or None,
-        "systems": by_system(run),
-        "deadline": run.deadline.isoformat(),
-    }

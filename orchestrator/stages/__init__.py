@@ -1,0 +1,1 @@
+"""The path of a request: intake → claim → execute → settle; and beside it sweep and operate."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -184,7 +184,7 @@ def audit_entry(
     return {
         "request": str(request),
         "seq": seq,
-        "at": at.isoformat(),
+        "at": at.astimezone(UTC).isoformat(),
         "what": what,
         "ordinal": ordinal,
         "facts": dict(facts),

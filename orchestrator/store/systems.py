@@ -30,7 +30,8 @@ def pause(tx: Connection, system: str, actor: str, reason: str) -> None:
 def resume(tx: Connection, system: str) -> None:
     """Go on, with a closed breaker. Raises ``NotFound``."""
     statement = """
-        UPDATE connector_state SET paused = false, paused_by = '', paused_reason = '', failures = 0, breaker_until = NULL
+        UPDATE connector_state
+        SET paused = false, paused_by = '', paused_reason = '', failures = 0, breaker_until = NULL
         WHERE system = :system"""
     if not tx.execute(text(statement), {"system": system}).rowcount:
         raise NotFound(f"there is no system {system!r}")

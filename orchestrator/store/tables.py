@@ -150,6 +150,7 @@ artifact = Table(
     Column("records", BigInteger, nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("counts", JSONB, nullable=False),
+    Column("digest", Text, nullable=False, comment="SHA-256 hex of the sealed bytes"),
     Column("inline", LargeBinary, comment="sealed, when small"),
     Column("location", Text, comment="sealed file below the artifacts folder, when not"),
     _moment("created_at", default=True),
@@ -165,6 +166,7 @@ audit = Table(
     Column("ordinal", SmallInteger),
     Column("facts", JSONB, nullable=False),
     Column("hash", LargeBinary, nullable=False, comment="SHA-256 over the previous hash and this entry"),
+    Index("audit_at", "at", postgresql_using="brin"),
     comment="Append only: what was done, when, by whom, with what outcome",
 )
 

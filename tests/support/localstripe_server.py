@@ -6,6 +6,8 @@ localstripe is licensed under the GPL: it is never imported here, only run. Wher
   cannot share; so the process is started with that switched off (its state lives as long as the process);
 * a deleted customer is unknown (404), where Stripe answers ``deleted: true``, and its invoices cannot be listed;
 * payment methods can only be listed with ``type=card`` (the connector's ``payment_method_types: [card]``);
+* payment intents cannot be listed by customer, and there are no credit notes (``collections``);
+* invoices come from subscriptions only;
 * there is no pausing of subscriptions (``pause_collection: null``), no redaction job, no idempotency, no rate limit;
 * it never says 401 for a key that starts with ``sk_``.
 """

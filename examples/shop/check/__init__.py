@@ -67,9 +67,7 @@ def _of_logs(files: Mapping[str, logs.LogFile], persons: Sequence[str]) -> dict[
     for name, file in files.items():
         for line, owner in zip(file.lines, file.owners, strict=True):
             lines[owner].append(f"{name}:{line}")
-    return {
-        persons[owner] if owner != logs.NOBODY else "": _digest(iter(theirs)) for owner, theirs in lines.items()
-    }
+    return {persons[owner] if owner != logs.NOBODY else "": _digest(iter(theirs)) for owner, theirs in lines.items()}
 
 
 def _of_customer(account: payments.Payments, customer: str) -> Iterator[object]:

@@ -139,5 +139,9 @@ def _differences(
             wrong[owner, "is missing or was changed"] += left[line] <= 0
             left[line] -= 1
     wrong[NOBODY, "is new"] += sum(count for count in left.values() if count > 0)
-    found = [Finding(SYSTEM, who(owner), f"{count} × a line of {name} {what}") for (owner, what), count in wrong.items() if count]
+    found = [
+        Finding(SYSTEM, who(owner), f"{count} × a line of {name} {what}")
+        for (owner, what), count in wrong.items()
+        if count
+    ]
     yield from found or [Finding(SYSTEM, "", f"the lines of {name} are in another order")]

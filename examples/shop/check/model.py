@@ -92,7 +92,7 @@ def read_table(
     earlier: Mapping[str, Table],
     name_of: Callable[[object], str],
 ) -> Table:
-    """Reads a table whole. ``read``: table name → columns and rows; ``name_of``: value of the owner column → user id."""
+    """Reads a table whole. ``read``: table → columns and rows; ``name_of``: value of the owner column → user id."""
     columns, rows = read(spec.name)
     at = columns.index(spec.owner) if spec.owner else -1
     kept: dict[Key, Row] = {}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from examples.shop.check.model import Finding
-from examples.shop.payments import Answer, PaymentsApi, api
+from examples.shop.payments import Answer, api
 from examples.shop.people import Request
 
 __all__ = ["Payments", "check", "read"]
@@ -24,10 +24,17 @@ ADDRESS: Mapping[str, str] = MappingProxyType(
 )
 """Data category → field of a customer's address."""
 
-TAX_RECORDS = ("charges", "payment_intents", "invoices")
+MONEY = ("amount", "amount_due", "amount_paid", "currency", "status", "created")
+"""What tax law cares about in them."""
+TAX_RECORDS = ("charges", "invoices")
 """What stays when a customer goes."""
 
-MARKS: Mapping[str, Callable[[Request], Answer]] = MappingProxyType({})
+MARKS: Mapping[str, Callable[[Request], Answer]] = MappingProxyType(
+    {
+        "restriction": lambda _: {"habeas_restricted": "true"},
+        "objection": lambda request: {f"habeas_suppressed_{purpose}": "true" for purpose in request.purposes},
+    }
+)
 """Right → what it leaves in a customer's metadata."""
 
 
@@ -45,28 +52,16 @@ class Payments:
     """Customer id → user id."""
 
 
-def read(url: str, known_cards: Mapping[str, Answer] | None = None) -> Payments:
-    """The account. Cards are listed by customer only, so those known before are looked up one by one as well."""
+def read(url: str, known_cards: Iterable[str] = ()) -> Payments:
+    """The account. A card is looked up by its id: that of a customer's default card, or one known before."""
     with api(url) as stripe:
         customers = {customer["id"]: customer for customer in stripe.all("customers")}
-        cards = {
-            card["id"]: card
-            for customer in customers
-            for card in stripe.all("payment_methods", customer=customer, type="card")
-        }
-        cards |= _still_there(stripe, known_cards or {}, cards)
+        defaults = (customer["invoice_settings"]["default_payment_method"] for customer in customers.values())
+        ids = dict.fromkeys([*known_cards, *filter(None, defaults)])
+        cards = {id_: card for id_ in ids if (card := stripe.get(f"/v1/payment_methods/{id_}"))}
         records = {kind: {item["id"]: item for item in stripe.all(kind)} for kind in TAX_RECORDS}
     users = {id_: customer["metadata"]["user_id"] for id_, customer in customers.items()}
     return Payments(customers, cards, records, users)
-
-
-def _still_there(
-    stripe: PaymentsApi, known: Mapping[str, Answer], listed: Mapping[str, Answer]
-) -> Iterator[tuple[str, Answer]]:
-    for id_ in known.keys() - listed.keys():
-        card = stripe.get(f"/v1/payment_methods/{id_}")
-        if card:
-            yield id_, card
 
 
 def check(before: Payments, url: str, requests: Sequence[Request]) -> Iterator[Finding]:
@@ -111,6 +106,8 @@ def _cards(before: Payments, after: Payments, by_person: Mapping[str, Request]) 
             # A processor keeps a detached card's record; what matters is that nobody can be charged with it.
             if now and now["customer"] in after.customers:
                 yield Finding(SYSTEM, person, "a card is still attached and should be gone")
+            elif now and any((now["billing_details"] or {}).values()):
+                yield Finding(SYSTEM, person, "a detached card still names its holder")
         elif now != card:
             yield Finding(SYSTEM, person, "a card is missing or was changed")
 
@@ -123,7 +120,9 @@ def _tax_records(before: Payments, after: Payments, kind: str, by_person: Mappin
         if now is None:
             yield Finding(SYSTEM, person, f"one of the {kind} is missing, and tax law wants it kept")
         elif request and request.right == "erasure":
-            if any(now[field] != item[field] for field in ("amount_due", "amount", "currency", "status") if field in item):
+            if any(
+                now[field] != item[field] for field in ("amount_due", "amount", "currency", "status") if field in item
+            ):
                 yield Finding(SYSTEM, person, f"one of the {kind} was changed, and tax law wants it kept")
         elif now != item:
             yield Finding(SYSTEM, person, f"one of the {kind} was changed")

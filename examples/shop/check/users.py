@@ -7,7 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import psycopg
 from psycopg import sql
 
-from examples.shop.check.model import ANYTHING, DIFFERENT, Expectation, Finding, Row, Table, TableSpec, compare, read_table
+from examples.shop.check.model import (
+    ANYTHING,
+    DIFFERENT,
+    Expectation,
+    Finding,
+    Row,
+    Table,
+    TableSpec,
+    compare,
+    read_table,
+)
 from examples.shop.people import Request
 from examples.shop.users import driver_url
 

@@ -94,7 +94,20 @@ def reap(folder: Path) -> None:
                 end(int((Path(noted["data"]) / "postmaster.pid").read_text().splitlines()[0]))
             else:
                 end(noted["pid"], noted["born"])
+    # One that was being started at that very moment is noted nowhere yet, but was told where to put its files.
+    while stragglers := [process for process in psutil.process_iter() if mentions(process, str(folder))]:
+        for process in stragglers:
+            end(process.pid)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def mentions(process: psutil.Process, folder: str) -> bool:
+    """Whether a running process was given the folder, as an argument or in its environment."""
+    if process.pid == os.getpid() or not runs(process):
+        return False
+    with suppress(psutil.Error):
+        return any(folder in text for text in [*process.cmdline(), *process.environ().values()])
+    return False
 
 
 if __name__ == "__main__":

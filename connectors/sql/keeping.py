@@ -1,0 +1,224 @@
+"""Which matched rows stay at an erasure, and why.
+
+A row stays when the law keeps it, when such a row can only be found through it, or when another row that stays points
+to it and cannot let go. What stays without a law of its own is masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, time
+from enum import IntEnum
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.sql.elements import ColumnElement
+
+from connectors.sql.config import Retain
+from connectors.sql.datamap import Collection, Key
+from connectors.sql.dialect import AsIs
+from connectors.sql.graph import Edge, order_by
+from connectors.sql.match import Matched, Matching, Session
+from connectors.sql.schema import ForeignKey
+from connectors.sql.values import Kind
+
+
+class Stay(IntEnum):
+    """Why a row is not deleted. A higher reason wins."""
+
+    NO = 0
+    POINTED_AT = 1
+    """A row that stays points to it, and may not be set to NULL. It is masked."""
+    PATH = 2
+    """A row that the law keeps is found through it. It is masked, but for what the path needs."""
+    RETAINED = 3
+    """The law keeps it."""
+
+
+class Scope:
+    """What an erasure is about: all data, or some categories of it."""
+
+    def __init__(self, session: Session, covers: Callable[[str], bool], *, everything: bool) -> None:
+        """``covers``: whether a data category is in scope."""
+        graph = session.graph
+        self.covers, self.everything = covers, everything
+        self.touched = frozenset(k for k, c in graph.collections.items() if everything or self._any(c))
+        self.deleted = frozenset(k for k in self.touched if graph.collections[k].delete and self._all(session, k))
+        """Collections whose rows are deleted; the rows of others are masked."""
+        named = {graph.named(t): r for t, r in session.config.retain.items()}
+        self.retained: dict[Key, Retain] = {k: r for k, r in named.items() if k is not None and k in self.touched}
+
+    def _any(self, collection: Collection) -> bool:
+        return any(self.covers(c) for c in collection.categories)
+
+    def _all(self, session: Session, key: Key) -> bool:
+        """Rows may go when everything personal in them is in scope; keys and system data go along."""
+        if self.everything:
+            return True
+        collection, links = session.graph.collections[key], session.graph.links(key)
+        return all(
+            any(self.covers(c) or c.startswith("system") for c in f.categories)
+            for f in collection.fields.values()
+            if f.categories and not f.primary_key and f.name not in links
+        )
+
+
+class Keeping:
+    """Decides what stays, and marks it in the temporary tables."""
+
+    def __init__(self, session: Session, matching: Matching, scope: Scope) -> None:
+        self._session, self._found, self._scope = session, matching.found, scope
+        self._edges = {(e.parent, e.parent_fields, e.child, e.child_fields) for e in session.graph.edges}
+        self.may_stay = self._possible()
+        """Collections of which rows may be marked."""
+        self.order, broken = self._erase_order()
+        """Collections, children first."""
+        self._broken = set(broken)
+
+    def decide(self) -> None:
+        """Mark the rows that stay."""
+        for key, retain in self._scope.retained.items():
+            if key in self._found:
+                self._retain(key, retain)
+        steps = [*self._paths(), *self._pointers()]
+        pairs = [pair for pair, _ in steps]
+        _, broken = order_by(sorted(self._found), pairs)
+        rank = {k: n for n, k in enumerate(self.order)}
+        steps.sort(key=lambda step: rank[step[0][0]])
+        while True:
+            changed = sum(self._session.run(self._session.name(pair[1]), update).rowcount for pair, update in steps)
+            # One pass, children first, is enough unless collections point to each other in a circle.
+            if not changed or not broken:
+                return
+
+    def clear_pointers(self) -> None:
+        """Set to NULL what points from a row that stays, whoever's, to a row that goes."""
+        for key in self._session.catalogue.foreign_keys:
+            parent = self._found.get(key.parent)
+            if parent is None or key.parent not in self._scope.deleted or not key.clearable:
+                continue
+            settled = self._by_edge(key) and self._all_go(key.child) and key.child != key.parent
+            if settled and (key.child, key.parent) not in self._broken:
+                continue
+            child = self._session.catalogue.tables[key.child]
+            update = (
+                sa.update(child.clause)
+                .values({child[c]: sa.null() for c in key.clearable})
+                .where(*_points(key, child, parent), parent.stay == Stay.NO.value)
+            )
+            self._session.run(self._session.name(key.child), update)
+
+    # What could stay, from the settings and the schema alone. ----------------------------------------------------
+
+    def _possible(self) -> frozenset[Key]:
+        may = {k for k in self._scope.retained if k in self._found}
+        path = set(may)
+        while True:
+            before = len(may) + len(path)
+            path |= {e.parent for e in self._session.graph.edges if e.child in path and e.parent in self._found}
+            may |= path
+            may |= {
+                f.parent
+                for f in self._session.catalogue.foreign_keys
+                if f.parent in self._found and self._binds(f) and not self._settled(f, may)
+            }
+            if len(may) + len(path) == before:
+                self._path = frozenset(path)
+                return frozenset(may)
+
+    def _binds(self, key: ForeignKey) -> bool:
+        """Rows of the child cannot let go of a parent that would be deleted."""
+        return key.parent in self._scope.deleted and not key.clearable
+
+    def _by_edge(self, key: ForeignKey) -> bool:
+        """Every row that points to a person's row is the person's too, because the map says so."""
+        return (key.parent, key.parent_columns, key.child, key.child_columns) in self._edges
+
+    def _settled(self, key: ForeignKey, may_stay: Iterable[Key]) -> bool:
+        return self._by_edge(key) and key.child in self._scope.deleted and key.child not in may_stay
+
+    def _all_go(self, key: Key) -> bool:
+        return key in self._scope.deleted and key not in self.may_stay
+
+    def _erase_order(self) -> tuple[list[Key], list[tuple[Key, Key]]]:
+        graph, keys = self._session.graph, self._session.catalogue.foreign_keys
+        fixed = [(f.child, f.parent) for f in keys if not f.clearable and f.child != f.parent]
+        loose = [(f.child, f.parent) for f in keys if f.clearable and f.child != f.parent]
+        wanted = [(a, k) for k, c in graph.collections.items() for a in c.erase_after if a in graph.collections]
+        edges = [(e.child, e.parent) for e in graph.edges if e.child != e.parent]
+        return order_by(list(graph.collections), [*fixed, *loose, *wanted, *edges])
+
+    # Marks. ----------------------------------------------------------------------------------------------------
+
+    def _retain(self, key: Key, retain: Retain) -> None:
+        matched, source = self._found[key], self._session.catalogue.tables[key]
+        update = sa.update(matched.table).values(stay=Stay.RETAINED.value)
+        if retain.since:
+            start = source[retain.since]
+            cutoff = _moment(retain, source.columns[retain.since].kind, self._session.now)
+            # A row without a beginning cannot be shown to be over.
+            kept = sa.or_(start.is_(None), start > sa.literal(cutoff, AsIs()))
+            update = update.where(_exists(source.clause, matched.joins(source), kept))
+        self._session.run(self._session.name(key), update)
+
+    def _paths(self) -> Iterator[tuple[tuple[Key, Key], sa.Update]]:
+        for edge in self._session.graph.edges:
+            if edge.child in self._path and edge.parent in self._found and edge.child in self._found:
+                parent, child = self._found[edge.parent], self._aliased(edge.child)
+                on = [child.subject == parent.subject, *_along(edge, child, parent), child.stay >= Stay.PATH.value]
+                yield (edge.child, edge.parent), _mark(parent, Stay.PATH, _exists(child.table, *on))
+
+    def _pointers(self) -> Iterator[tuple[tuple[Key, Key], sa.Update]]:
+        for key in self._session.catalogue.foreign_keys:
+            parent = self._found.get(key.parent)
+            if parent is None or not self._binds(key) or self._settled(key, self.may_stay):
+                continue
+            if self._by_edge(key):
+                if key.child not in self._found:
+                    continue
+                rows = self._aliased(key.child)
+                on = [rows[c] == parent[p] for c, p in zip(key.child_columns, key.parent_columns, strict=True)]
+                if key.child in self._scope.deleted:
+                    on.append(rows.stay > Stay.NO.value)
+                staying = _exists(rows.table, *on)
+            else:
+                staying = self._others(key, parent)
+            yield (key.child, key.parent), _mark(parent, Stay.POINTED_AT, staying)
+
+    def _others(self, key: ForeignKey, parent: Matched) -> ColumnElement[bool]:
+        """A row of the child that stays points to the parent's row; it may be anybody's."""
+        child = self._session.catalogue.tables[key.child]
+        on = _points(key, child, parent)
+        if key.child in self._found and key.child in self._scope.deleted:
+            mine = self._aliased(key.child)
+            on.append(~_exists(mine.table, mine.joins(child), mine.stay == Stay.NO.value))
+        return _exists(child.clause, *on)
+
+    def _aliased(self, key: Key) -> Matched:
+        """The rows of a collection under another name, so that a statement may update the same table."""
+        m = self._found[key]
+        return Matched(m.key, m.table.alias("other"), m.of, m.primary_key)
+
+
+def _moment(retain: Retain, kind: Kind, now: datetime) -> object:
+    day = retain.cutoff(now.astimezone(UTC).date())
+    if kind is Kind.DATE:
+        return day
+    end = datetime.combine(day, time.max)
+    return end.replace(tzinfo=UTC) if kind is Kind.TIMESTAMPTZ else end
+
+
+def _exists(table: sa.FromClause, *on: ColumnElement[bool]) -> ColumnElement[bool]:
+    return sa.exists(sa.select(sa.literal_column("1")).select_from(table).where(*on).correlate_except(table))
+
+
+def _mark(matched: Matched, stay: Stay, condition: ColumnElement[bool]) -> sa.Update:
+    return sa.update(matched.table).values(stay=stay.value).where(matched.stay < stay.value, condition)
+
+
+def _along(edge: Edge, child: Matched, parent: Matched) -> list[ColumnElement[bool]]:
+    return [child[c] == parent[p] for c, p in zip(edge.child_fields, edge.parent_fields, strict=True)]
+
+
+def _points(key: ForeignKey, child: Any, parent: Matched) -> list[ColumnElement[bool]]:
+    return [child[c] == parent[p] for c, p in zip(key.child_columns, key.parent_columns, strict=True)]

@@ -1,0 +1,342 @@
+"""The package a person gets: one sealed ZIP of everything the systems gathered, built in constant memory.
+
+Inside: ``index.html`` to read, ``index.json`` for programs, ``<system>/<collection>.jsonl`` and
+``<system>/attachments/…``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from orchestrator.artifacts.names import NameBook, safe_name, safe_path
+from orchestrator.artifacts.pages import Section, page_end, page_start, table
+from orchestrator.artifacts.records import Artifact, Record, read_artifact
+from orchestrator.artifacts.spool import INLINE_LIMIT, Spool, Stored, open_stored, remove_stored
+from orchestrator.artifacts.stream import SealingWriter, UnsealingReader, chunks
+from orchestrator.core.model import Residue, Retention
+from orchestrator.errors import VaultError
+from orchestrator.privacy.vault import RequestKey
+
+__all__ = ["About", "Package", "Part", "build_package", "open_package", "verify_package"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one access step gathered in one system."""
+
+    system: str
+    artifact: Artifact
+    aad: str
+    """The place it was sealed for."""
+    gathered_at: datetime
+    categories: frozenset[str] = frozenset()
+    retained: tuple[Retention, ...] = ()
+    residues: tuple[Residue, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the package is an answer to."""
+
+    request_id: str
+    right: str
+    regulation: str
+    received_at: datetime
+    prepared_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A finished package."""
+
+    stored: Stored
+    zip_size: int
+    """Bytes of the ZIP, unsealed."""
+    zip_digest: str
+    """SHA-256 hex of the ZIP, unsealed: what ``verify_package`` must give again."""
+    records: int
+    files: int
+    """Entries in the ZIP, the two indexes included."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One file of a system in the making."""
+
+    path: str
+    name: str
+    total: int
+    """Records of a collection, bytes of an attachment."""
+    is_file: bool
+    done: int = 0
+
+
+@dataclass(slots=True)
+class _Listing:
+    """What the indexes will say of one part."""
+
+    part: Part
+    entries: list[_Entry] = field(default_factory=list)
+
+
+def build_package(
+    parts: Sequence[Part],
+    about: About,
+    key: RequestKey,
+    aad: str,
+    directory: Path,
+    inline_limit: int = INLINE_LIMIT,
+) -> Package:
+    """Build it from artifacts of one request. ``aad`` names the place of the package itself.
+
+    Raises ``VaultError`` and ``NotFound`` for artifacts that can't be read; nothing is left behind then.
+    """
+    spool = Spool(directory, inline_limit)
+    page = _Page(key, directory)
+    try:
+        with closing(page):
+            counted = _Counted(SealingWriter(spool, key, aad))
+            with zipfile.ZipFile(counted, "w", zipfile.ZIP_DEFLATED) as archive:
+                build = _Build(archive, about, key, directory, page)
+                listings = [build.add(part) for part in parts]
+                build.write_index(listings)
+            counted.sealed.finish()
+            stored = spool.finish()
+    except BaseException:
+        spool.discard()
+        raise
+    records = sum(part.artifact.records for part in parts)
+    return Package(stored, counted.size, counted.digest.hexdigest(), records, build.files)
+
+
+def open_package(stored: Stored, key: RequestKey, aad: str, directory: Path) -> io.BufferedReader:
+    """The bytes of the ZIP, to be read from the start to the end and closed. Raises ``VaultError``, ``NotFound``."""
+    return io.BufferedReader(UnsealingReader(open_stored(stored, directory), key, aad))
+
+
+def verify_package(stored: Stored, key: RequestKey, aad: str, directory: Path) -> tuple[int, str]:
+    """Read all of it; gives size and SHA-256 hex of the ZIP. Raises ``VaultError``, ``NotFound``."""
+    digest, size = hashlib.sha256(), 0
+    with open_package(stored, key, aad, directory) as package:
+        for piece in chunks(package):
+            digest.update(piece)
+            size += len(piece)
+    return size, digest.hexdigest()
+
+
+class _Counted(io.RawIOBase):
+    """Counts and digests the ZIP on its way into the seal. Not seekable, so that the ZIP is written front to back."""
+
+    def __init__(self, sealed: SealingWriter) -> None:
+        super().__init__()
+        self.sealed = sealed
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        self.size += len(data)
+        self.digest.update(data)
+        return self.sealed.write(data)
+
+
+class _Page:
+    """The sections of ``index.html``, sealed in a spool until the summary that stands above them is known."""
+
+    def __init__(self, key: RequestKey, directory: Path) -> None:
+        self._key = key
+        self._directory = directory
+        self._spool = Spool(directory)
+        self._sealed = SealingWriter(self._spool, key, "page")
+        self._stored: Stored | None = None
+
+    def write(self, text: str) -> None:
+        self._sealed.write(text.encode("utf-8", "replace"))
+
+    def read(self) -> Iterator[bytes]:
+        self._sealed.finish()
+        self._stored = self._spool.finish()
+        with closing(UnsealingReader(open_stored(self._stored, self._directory), self._key, "page")) as reader:
+            yield from chunks(reader)
+
+    def close(self) -> None:
+        if self._stored is None:
+            self._spool.discard()
+        else:
+            remove_stored(self._stored, self._directory)
+
+
+class _Build:
+    """One package under construction."""
+
+    def __init__(self, archive: zipfile.ZipFile, about: About, key: RequestKey, directory: Path, page: _Page) -> None:
+        self._archive = archive
+        self._about = about
+        self._key = key
+        self._directory = directory
+        self._page = page
+        self._names = NameBook()
+        self._names.claim("index.html")
+        self._names.claim("index.json")
+        self.files = 0
+
+    def add(self, part: Part) -> _Listing:
+        """Write all files of one part."""
+        listing = _Listing(part)
+        folder = safe_name(part.system)
+        for name, total in part.artifact.collections.items():
+            path = self._names.claim(f"{folder}/{safe_name(name)}.jsonl")
+            listing.entries.append(_Entry(path, name, total, is_file=False))
+        for name, total in part.artifact.attachments.items():
+            path = self._names.claim(f"{folder}/attachments/{safe_path(name)}")
+            listing.entries.append(_Entry(path, name, total, is_file=True))
+        pending = {(entry.is_file, entry.name): entry for entry in listing.entries}
+        while pending:
+            before = len(pending)
+            self._pass(part, pending)
+            if len(pending) == before:
+                raise VaultError("an artifact does not hold what its index says")
+        return listing
+
+    def _pass(self, part: Part, pending: dict[tuple[bool, str], _Entry]) -> None:
+        """Read the artifact once, writing each file whose pieces come while no other is open.
+
+        A ZIP takes one file at a time. Connectors mostly write one collection after the other, and one pass does; where
+        they mix them, those that were passed over wait for the next pass.
+        """
+        passed: set[tuple[bool, str]] = set()
+        current: _Entry | None = None
+        out: IO[bytes] | None = None
+        section: Section | None = None
+        for item in read_artifact(part.artifact.stored, self._key, part.aad, self._directory):
+            which = (False, item.collection) if isinstance(item, Record) else (True, item.name)
+            entry = pending.get(which)
+            if entry is None or which in passed:
+                continue
+            if current is None:
+                current, out = entry, self._open(entry.path)
+                section = (
+                    None if entry.is_file else Section(f"{part.system}: {entry.name}", entry.path, self._page.write)
+                )
+            if entry is not current or out is None:
+                passed.add(which)
+                continue
+            if isinstance(item, Record):
+                line = json.dumps(item.values, ensure_ascii=False, separators=(",", ":")) + "\n"
+                out.write(line.encode("utf-8", "replace"))
+                entry.done += 1
+                if section:
+                    section.add(item.values)
+            else:
+                out.write(item.data)
+                entry.done += len(item.data)
+            if entry.done == entry.total:
+                out.close()
+                if section:
+                    section.finish()
+                del pending[which]
+                current = out = section = None
+        if out is not None:
+            out.close()
+            raise VaultError("an artifact does not hold what its index says")
+
+    def write_index(self, listings: Sequence[_Listing]) -> None:
+        """``index.json`` and ``index.html``."""
+        with self._open("index.json") as out:
+            out.write(json.dumps(self._index(listings), ensure_ascii=False, indent=2).encode("utf-8", "replace"))
+        with self._open("index.html") as out:
+            out.write(self._summary(listings).encode("utf-8", "replace"))
+            for piece in self._page.read():
+                out.write(piece)
+            out.write(page_end().encode())
+
+    def _open(self, path: str) -> IO[bytes]:
+        self.files += 1
+        moment = self._about.prepared_at.astimezone(UTC)
+        info = zipfile.ZipInfo(path, (max(moment.year, 1980), *moment.timetuple()[1:6]))
+        info.compress_type = zipfile.ZIP_DEFLATED
+        info.external_attr = 0o600 << 16  # the person's own, and nobody else's
+        return self._archive.open(info, "w", force_zip64=True)
+
+    def _index(self, listings: Sequence[_Listing]) -> Mapping[str, Any]:
+        about = self._about
+        return {
+            "format": "habeas.package.v1",
+            "request_id": about.request_id,
+            "right": about.right,
+            "regulation": about.regulation,
+            "received_at": about.received_at.isoformat(),
+            "prepared_at": about.prepared_at.isoformat(),
+            "systems": [_system(listing) for listing in listings],
+        }
+
+    def _summary(self, listings: Sequence[_Listing]) -> str:
+        about = self._about
+        files = [
+            (
+                e.path,
+                listing.part.system,
+                e.name,
+                "" if e.is_file else e.total,
+                listing.part.gathered_at.date().isoformat(),
+            )
+            for listing in listings
+            for e in listing.entries
+        ]
+        kept = [
+            (part.system, r.what, r.records, r.reason, r.legal_basis, r.until.isoformat() if r.until else "")
+            for part in (listing.part for listing in listings)
+            for r in part.retained
+        ]
+        text = page_start("Your personal data")
+        text += table(
+            "Your request",
+            ("Request", "Right", "Regulation", "Received", "Prepared"),
+            [
+                (
+                    about.request_id,
+                    about.right,
+                    about.regulation,
+                    *(m.isoformat() for m in (about.received_at, about.prepared_at)),
+                )
+            ],
+        )
+        text += table("Contents", ("File", "System", "What", "Records", "Gathered on"), files, links=True)
+        if kept:
+            text += table("Kept, and why", ("System", "What", "Records", "Reason", "Legal basis", "Until"), kept)
+        return text
+
+
+def _system(listing: _Listing) -> Mapping[str, Any]:
+    part = listing.part
+    return {
+        "system": part.system,
+        "gathered_at": part.gathered_at.isoformat(),
+        "categories": sorted(part.categories),
+        "note": part.note,
+        "collections": [{"name": e.name, "file": e.path, "records": e.total} for e in listing.entries if not e.is_file],
+        "attachments": [{"name": e.name, "file": e.path, "bytes": e.total} for e in listing.entries if e.is_file],
+        "retained": [
+            {
+                "what": r.what,
+                "reason": r.reason,
+                "legal_basis": r.legal_basis,
+                "records": r.records,
+                "until": r.until.isoformat() if r.until else None,
+            }
+            for r in part.retained
+        ],
+        "residues": [{"where": r.where, "until": r.until.isoformat()} for r in part.residues],
+    }

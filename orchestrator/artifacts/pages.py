@@ -1,0 +1,114 @@
+"""The page of a package that a person opens: tables, readable without a network, scripts or anything installed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+__all__ = ["MAX_ROWS", "Section", "page_end", "page_start", "table"]
+
+MAX_ROWS = 1000
+"""Records of a collection shown on the page; all of them are in its file."""
+_LOOK_AHEAD = 50  # records that decide on the columns
+_MAX_COLUMNS = 40
+_MAX_CELL = 500  # characters shown of one value
+
+_STYLE = (
+    ":root{color-scheme:light dark}"
+    "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem}"
+    ".wide{overflow-x:auto}table{border-collapse:collapse;margin:.5rem 0 1.5rem;font-size:.875rem}"
+    "th,td{border:1px solid #8886;padding:.3rem .6rem;text-align:left;vertical-align:top;overflow-wrap:anywhere;"
+    "min-width:5rem;max-width:30rem}th{background:#8882}h2{margin-top:2.5rem}.note{color:#666}"
+)
+
+
+def page_start(title: str) -> str:
+    """Everything before the first section. The policy forbids the page to load or run anything."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n"
+    )
+
+
+def page_end() -> str:
+    """Everything after the last section."""
+    return "</body></html>\n"
+
+
+def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]], links: bool = False) -> str:  # noqa: FBT001, FBT002 - read as a word
+    """A small table; with ``links`` the first cell of each row is a path in the package."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    lines = []
+    for row in rows:
+        cells = [_cell(value) for value in row]
+        if links:
+            cells[0] = f'<a href="{escape(quote(str(row[0])))}">{cells[0]}</a>'
+        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    return (
+        f'<h2>{escape(caption)}</h2>\n<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{''.join(lines)}</tbody></table></div>\n"
+    )
+
+
+class Section:
+    """The table of one collection, written while its records stream by."""
+
+    def __init__(self, title: str, path: str, write: Callable[[str], object]) -> None:
+        """``path``: its file in the package."""
+        self._title = title
+        self._path = path
+        self._write = write
+        self._first: list[Mapping[str, Any]] = []
+        self._columns: list[str] = []
+        self._rows = 0
+        self._started = False
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """One more record."""
+        self._rows += 1
+        if self._started:
+            if self._rows <= MAX_ROWS:
+                self._row(record)
+            return
+        self._first.append(record)
+        if len(self._first) == _LOOK_AHEAD:
+            self._start()
+
+    def finish(self) -> None:
+        """Close the table and say what it leaves out."""
+        if not self._started:
+            self._start()
+        self._write("</tbody></table></div>\n")
+        if self._rows > MAX_ROWS:
+            self._write(
+                f'<p class="note">The first {MAX_ROWS} of {self._rows} records; the file has all of them.</p>\n'
+            )
+
+    def _start(self) -> None:
+        self._started = True
+        self._columns = list(dict.fromkeys(key for record in self._first for key in record))[:_MAX_COLUMNS]
+        head = "".join(f'<th scope="col">{escape(column)}</th>' for column in self._columns)
+        self._write(
+            f'<h2>{escape(self._title)}</h2>\n<p><a href="{escape(quote(self._path))}">{escape(self._path)}</a></p>\n'
+            f'<div class="wide"><table><thead><tr>{head}<th scope="col">…</th></tr></thead>\n<tbody>'
+        )
+        for record in self._first:
+            self._row(record)
+        self._first.clear()
+
+    def _row(self, record: Mapping[str, Any]) -> None:
+        rest = {key: value for key, value in record.items() if key not in self._columns}
+        values = [*(record.get(column) for column in self._columns), rest or None]
+        self._write("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in values) + "</tr>\n")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return escape(text if len(text) <= _MAX_CELL else text[:_MAX_CELL] + " …")

@@ -1,0 +1,398 @@
+"""For upstream services: ask for rights requests, and read the answers.
+
+    from orchestrator.publish import Publisher
+
+    with Publisher("amqp://…", source="urn:shop:accounts", secret="whsec_…") as habeas:
+        message = habeas.erase(email="ada@example.org", regulation="gdpr")
+        answer = habeas.wait(message, timeout=60)
+        print(answer.resolution, answer.data["systems"])
+
+A request is published as a signed CloudEvent, persistent, and confirmed by the broker before the call returns; what is
+wrong with it raises ``RefusedMessage`` at once, naming every field. A request sent again under the same ``message_id``
+is carried out once. One publisher belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self, TypedDict, TypeVar, Unpack
+
+import amqp
+from kombu import Connection, Consumer, Exchange, Message, Producer, Queue
+from kombu.exceptions import KombuError
+
+from orchestrator.core.model import Identity
+from orchestrator.core.vocabulary import EventKind, IdentityType, Resolution, Right
+from orchestrator.errors import RefusedMessage, Unavailable
+from orchestrator.messages.body import validate
+from orchestrator.messages.names import (
+    EVENT_TYPES,
+    INTAKE_ARGUMENTS,
+    INTAKE_BINDING,
+    INTAKE_QUEUE,
+    REQUEST_TYPE,
+    REQUESTS_EXCHANGE,
+)
+from orchestrator.messages.signing import Secret, sign, verify
+from orchestrator.messages.strictjson import Json
+
+__all__ = ["Answer", "Details", "Options", "Publisher"]
+
+PGMQ_OPTIONS: Mapping[str, object] = {
+    "init_extension": False,  # PGMQ is installed from SQL, without the extension
+    "use_notify": True,
+    "wait_time_seconds": 0,  # woken by NOTIFY instead of a poll that holds a connection
+    "visibility_timeout": 60,
+}
+"""Transport options of the embedded broker."""
+ANSWER_MAX_AGE = timedelta(days=7)
+
+_KINDS = {name: kind for kind, name in EVENT_TYPES.items()}
+_IDENTITY_WORDS = tuple(kind.value for kind in IdentityType)
+_log = logging.getLogger("habeas.publisher")
+_T = TypeVar("_T")
+
+
+class Details(TypedDict, total=False):
+    """What may be said beside the person: the fields of ``habeas.request.v1``."""
+
+    regulation: str
+    verification: Mapping[str, str]
+    """``{"method": "login", "verified_at": "2026-…Z"}``, and ``verified_by``, ``evidence``."""
+    corrections: Mapping[str, str]
+    purposes: Iterable[str]
+    systems: Iterable[str]
+    categories: Iterable[str]
+    submitted_at: datetime
+    requested_by: str
+    locale: str
+    message_id: str
+    """Give the same again to repeat a request safely; a new UUID when left out."""
+    correlation_id: str
+    """Comes back with every answer; the message id when left out."""
+
+
+class Options(Details, total=False):
+    """The person by the usual identities, and what else may be said."""
+
+    email: str
+    user_id: str
+    phone: str
+    device_id: str
+    ip: str
+    stripe_customer_id: str
+    identities: Iterable[Identity]
+    """Further ones: several of a type, hashed ones, ``custom:…``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One thing that Habeas said about a request."""
+
+    kind: EventKind
+    message_id: str
+    """Of the message it answers: what ``request`` returned."""
+    request_id: str
+    """Habeas's own id of the request; empty for ``refused``."""
+    event_id: str
+    """The same when an answer is delivered twice."""
+    data: Mapping[str, Any] = field(repr=False)
+    """As ``docs/reference/schemas`` says for its kind."""
+    dataref: str = ""
+    """Where the package of an access or portability request lies."""
+
+    @property
+    def final(self) -> bool:
+        """Whether no further answer comes."""
+        return self.kind in {EventKind.COMPLETED, EventKind.REFUSED}
+
+    @property
+    def resolution(self) -> Resolution | None:
+        """How the request closed; ``None`` unless ``completed``."""
+        return Resolution(self.data["resolution"]) if self.kind is EventKind.COMPLETED else None
+
+
+class Publisher:
+    """Publishes requests of one source and reads the answers to them."""
+
+    def __init__(
+        self,
+        broker_url: str,
+        *,
+        source: str,
+        secret: str = "",
+        replies: str = "",
+        answer_secrets: Iterable[str] = (),
+        transport_options: Mapping[str, object] | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        """Connects on first use.
+
+        ``broker_url``: ``amqp://…`` or ``pgmq://…``. ``secret``: ``whsec_…`` or ``whsk_…``; requests go unsigned
+        without. ``replies``: a durable queue for the answers, which outlives this publisher; without a name, a queue
+        that is gone with it. ``answer_secrets``: when given, answers must be signed with one of them, others are
+        dropped. ``timeout``: seconds to wait for the broker. Raises ``ConfigurationError`` for an unusable secret.
+        """
+        self._url = broker_url
+        self._source = source
+        self._secrets = [Secret(secret)] if secret else []
+        self._answer_secrets = [Secret(text) for text in answer_secrets]
+        self._named = bool(replies)
+        self._pgmq = broker_url.startswith("pgmq")
+        self.reply_queue = replies or f"habeas_replies_{uuid.uuid4().hex[:16]}"
+        self._options = {**(PGMQ_OPTIONS if self._pgmq else {"confirm_publish": True}), **(transport_options or {})}
+        self._timeout = timeout
+        self._connection: Connection | None = None
+        self._producer: Producer | None = None
+        self._consumer: Consumer | None = None
+        self._arrived: list[tuple[Answer, Message | None]] = []
+
+    def __repr__(self) -> str:
+        """The source alone: the URL holds a password."""
+        return f"Publisher({self._source!r})"
+
+    def __enter__(self) -> Self:
+        """This."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    # Asking. ---------------------------------------------------------------------------------------------------------
+
+    def request(self, right: Right | str, **options: Unpack[Options]) -> str:
+        """Publish a request; gives the message id.
+
+        Raises ``RefusedMessage`` (see its ``faults``) before anything is sent, and ``Unavailable`` when the broker did
+        not confirm: it may have arrived all the same, so repeat it with the same ``message_id``.
+        """
+        message_id = options.get("message_id") or str(uuid.uuid4())
+        data = _body(right, options)
+        validate(data)
+        now = datetime.now(UTC)
+        event = {
+            "specversion": "1.0",
+            "id": message_id,
+            "source": self._source,
+            "type": REQUEST_TYPE,
+            "time": _stamp(now),
+            "datacontenttype": "application/json",
+            "data": data,
+        }
+        body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+        headers = sign(body, message_id, now, self._secrets) if self._secrets else {}
+        correlation_id = options.get("correlation_id") or message_id
+
+        def publish() -> None:
+            self._connect()
+            if self._producer is None:
+                raise Unavailable
+            self._producer.publish(
+                body,
+                routing_key=str(right),
+                headers=headers,
+                content_type="application/cloudevents+json",
+                content_encoding="utf-8",
+                delivery_mode=2,
+                message_id=message_id,
+                correlation_id=correlation_id,
+                reply_to=self.reply_queue,
+                mandatory=not self._pgmq,  # an unroutable message comes back as an error instead of vanishing
+                timeout=self._timeout,
+                confirm_timeout=self._timeout,
+            )
+
+        # Once more on a fresh connection: it may have been cut while idle, and Habeas takes a message once.
+        self._guard(publish, attempts=2)
+        return message_id
+
+    def access(self, **options: Unpack[Options]) -> str:
+        """Ask for a copy of the person's data."""
+        return self.request(Right.ACCESS, **options)
+
+    def rectify(self, **options: Unpack[Options]) -> str:
+        """Ask to correct data: ``corrections={"user.name": "Ada Lovelace"}``."""
+        return self.request(Right.RECTIFICATION, **options)
+
+    def erase(self, **options: Unpack[Options]) -> str:
+        """Ask to erase the person's data."""
+        return self.request(Right.ERASURE, **options)
+
+    def restrict(self, **options: Unpack[Options]) -> str:
+        """Ask to freeze the person's data."""
+        return self.request(Right.RESTRICTION, **options)
+
+    def port(self, **options: Unpack[Options]) -> str:
+        """Ask for what the person provided, to take elsewhere."""
+        return self.request(Right.PORTABILITY, **options)
+
+    def object(self, **options: Unpack[Options]) -> str:
+        """Object to processing: ``purposes=["marketing"]``, or all."""
+        return self.request(Right.OBJECTION, **options)
+
+    # Answers. --------------------------------------------------------------------------------------------------------
+
+    def answers(self, timeout: float) -> Iterator[Answer]:
+        """Answers as they come, for at most ``timeout`` seconds; acknowledged when the next one is asked for.
+
+        An answer may come twice (same ``event_id``). Raises ``Unavailable`` when the broker is away.
+        """
+        end = monotonic() + timeout
+        while True:
+            while self._arrived:
+                answer, message = self._arrived.pop(0)
+                yield answer
+                if message is not None:
+                    self._guard(message.ack)
+            left = end - monotonic()
+            if left <= 0:
+                return
+            self._guard(lambda left=left: self._drain(left))  # type: ignore[misc] # the default binds the value
+
+    def wait(self, message_id: str, timeout: float = 60.0) -> Answer:
+        """The final answer to one request: ``completed`` or ``refused``. Others that come meanwhile are kept.
+
+        Raises ``TimeoutError`` when it did not come in time; wait again then.
+        """
+        others: list[tuple[Answer, Message | None]] = []
+        try:
+            for answer in self.answers(timeout):
+                if answer.message_id == message_id and answer.final:
+                    return answer
+                if answer.message_id != message_id:
+                    others.append((answer, None))
+        finally:
+            self._arrived[:0] = others
+        raise TimeoutError(f"no final answer to {message_id} came within {timeout:g} seconds")
+
+    def close(self) -> None:
+        """Let go of the connection, and of the reply queue unless it has a name of its own."""
+        if self._connection is not None and not self._named and self._pgmq and self._consumer is not None:
+            with suppress(Exception):
+                self._consumer.cancel()
+                self._connection.default_channel.queue_delete(self.reply_queue)
+        self._drop()
+
+    # The broker. -----------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        if self._connection is not None:
+            return
+        connection = Connection(self._url, transport_options=self._options, connect_timeout=self._timeout)
+        self._connection = connection
+        channel = connection.default_channel
+        exchange = Exchange(REQUESTS_EXCHANGE, type="topic", durable=True)
+        intake = Queue(
+            INTAKE_QUEUE, exchange, routing_key=INTAKE_BINDING, queue_arguments=dict(INTAKE_ARGUMENTS), durable=True
+        )
+        # Without the queue, a request published before the first intake process ever ran would be lost.
+        intake(channel).declare()
+        self._producer = Producer(channel, exchange=exchange(channel), auto_declare=False)
+        self._consumer = Consumer(channel, queues=[self._reply_queue()(channel)], on_message=self._take)
+        self._consumer.consume()
+
+    def _reply_queue(self) -> Queue:
+        if self._pgmq or self._named:
+            return Queue(self.reply_queue, durable=True, queue_arguments={"x-queue-type": "quorum"})
+        return Queue(self.reply_queue, durable=False, exclusive=True, auto_delete=True)
+
+    def _drain(self, seconds: float) -> None:
+        self._connect()
+        if self._connection is not None:
+            # A lost wake-up of the embedded broker must not cost more than a second.
+            with suppress(TimeoutError):
+                self._connection.drain_events(timeout=min(seconds, 1.0))
+
+    def _take(self, message: Message) -> None:
+        answer = _answer(message, self._answer_secrets)
+        if answer is None:
+            _log.warning("a message on the reply queue is no answer of Habeas and was dropped")
+            message.ack()
+        else:
+            self._arrived.append((answer, message))
+
+    def _guard(self, act: Callable[[], _T], attempts: int = 1) -> _T:
+        """Do something with the broker; whatever goes wrong, the connection is thrown away: its state is not known."""
+        for left in reversed(range(attempts)):
+            try:
+                return act()
+            except (OSError, KombuError, amqp.AMQPError, *self._driver_errors()) as error:
+                self._drop()
+                if not left:
+                    raise Unavailable(f"the broker did not confirm ({type(error).__name__}); try again") from None
+            except BaseException:
+                self._drop()
+                raise
+        raise Unavailable
+
+    def _driver_errors(self) -> tuple[type[Exception], ...]:
+        if not self._pgmq:
+            return ()
+        import psycopg  # noqa: PLC0415 - needed for this broker alone
+        import psycopg_pool  # noqa: PLC0415
+
+        return (psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed)
+
+    def _drop(self) -> None:
+        connection, self._connection, self._producer, self._consumer = self._connection, None, None, None
+        # Unacknowledged answers are delivered again; those without a message are acknowledged and kept.
+        self._arrived = [(answer, message) for answer, message in self._arrived if message is None]
+        if connection is not None:
+            with suppress(Exception):
+                connection.close()
+
+
+def _body(right: Right | str, options: Options) -> Json:
+    people = [Identity(word, str(options[word])) for word in _IDENTITY_WORDS if word in options]  # type: ignore[literal-required]
+    people += options.get("identities", ())
+    submitted = options.get("submitted_at")
+    scope = {name: [*options[name]] for name in ("systems", "categories") if name in options}  # type: ignore[literal-required]
+    fields: dict[str, Any] = {
+        "right": str(right),
+        "subject": {"identities": [{"type": i.type, "value": i.value, "format": i.format} for i in people]},
+        "regulation": options.get("regulation"),
+        "verification": dict(options["verification"]) if "verification" in options else None,
+        "corrections": dict(options["corrections"]) if "corrections" in options else None,
+        "purposes": [*options["purposes"]] if "purposes" in options else None,
+        "scope": scope or None,
+        "submitted_at": _stamp(submitted) if submitted else None,
+        "requested_by": options.get("requested_by"),
+        "locale": options.get("locale"),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _answer(message: Message, secrets: list[Secret]) -> Answer | None:
+    """The answer in a message; ``None`` when it is something else, or not signed as it must be."""
+    body = message.body.encode() if isinstance(message.body, str) else bytes(message.body)
+    try:
+        if secrets:
+            headers = {str(k).lower(): str(v) for k, v in (message.headers or {}).items()}
+            verify(body, headers, secrets, datetime.now(UTC), ANSWER_MAX_AGE)
+        event = json.loads(body)
+        data = event["data"]
+        return Answer(
+            kind=_KINDS[event["type"]],
+            message_id=str(event.get("causationid", "")),
+            request_id=str(data.get("request_id", "")),
+            event_id=str(event["id"]),
+            data=data,
+            dataref=str(event.get("dataref", "")),
+        )
+    except (RefusedMessage, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _stamp(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,140 @@
+"""Advancing runs in the store: lock, ask the core, write back. Settle, sweep and operate all come through here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from orchestrator.core import machine
+from orchestrator.core.commands import Announce, Command, Fence, Record, Ring
+from orchestrator.core.events import Event
+from orchestrator.core.model import Run
+from orchestrator.core.vocabulary import Action, Outcome, Right, StepState
+from orchestrator.stages.answers import Answers
+from orchestrator.stages.secrets import Secrets
+from orchestrator.store import bulk, runs, systems, tables
+
+OUTBOX_CHANNEL = "habeas_outbox"
+"""PostgreSQL notification channel: the relay listens there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event of one run, and the rows that belong to it if it counts."""
+
+    request: UUID
+    event: Event
+    finding: Mapping[str, Any] | None = None
+    artifact: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Advanced:
+    """What came of it, for the time after the commit."""
+
+    rings: Counter[str] = field(default_factory=Counter)
+    """System → how many of its steps became ready."""
+    fenced: list[Happening] = field(default_factory=list)
+    """Happenings that came too late and changed nothing."""
+    closed: list[UUID] = field(default_factory=list)
+
+    def add(self, other: Advanced) -> None:
+        """Take in another's."""
+        self.rings += other.rings
+        self.fenced += other.fenced
+        self.closed += other.closed
+
+
+class Advance:
+    """Applies happenings to stored runs, many at once, in the caller's transaction."""
+
+    def __init__(self, answers: Answers, secrets: Secrets) -> None:
+        """Holds no state of its own."""
+        self._answers, self._secrets = answers, secrets
+
+    def apply(self, tx: Connection, happenings: Sequence[Happening]) -> Advanced:
+        """Apply in order. Raises ``machine.Impossible`` when an operator asks what a state forbids."""
+        stored = runs.lock(tx, (h.request for h in happenings))
+        moment = runs.now(tx)
+        after = {id_: s.run for id_, s in stored.items()}
+        commands: dict[UUID, list[Command]] = {id_: [] for id_ in stored}
+        counted: list[Happening] = []
+        advanced = Advanced()
+        for happening in happenings:
+            if happening.request not in after:
+                advanced.fenced.append(happening)
+                continue
+            run, said = machine.advance(after[happening.request], happening.event, moment)
+            after[happening.request] = run
+            commands[happening.request] += said
+            (advanced.fenced if any(isinstance(c, Fence) for c in said) else counted).append(happening)
+        bulk.insert(tx, tables.finding, [h.finding for h in counted if h.finding], ignore="request_id, ordinal")
+        bulk.insert(tx, tables.artifact, [h.artifact for h in counted if h.artifact])
+        changes = [
+            runs.Change(s.header, s.run, after[id_], tuple(c for c in commands[id_] if isinstance(c, Record)))
+            for id_, s in stored.items()
+        ]
+        advanced.add(self.save(tx, changes, commands, moment))
+        self._count_fenced(tx, stored, advanced.fenced)
+        return advanced
+
+    def save(
+        self, tx: Connection, changes: Sequence[runs.Change], commands: Mapping[UUID, Sequence[Command]], moment: Any
+    ) -> Advanced:
+        """Write changed or new runs, their audit, their announcements; tell what to ring for."""
+        runs.save(tx, changes, moment)
+        rows = [
+            self._answers.announce(c.header, c.after, command, moment)
+            for c in changes
+            for command in commands[c.header.id]
+            if isinstance(command, Announce)
+        ]
+        enqueue(tx, rows)
+        closed = [c for c in changes if not c.after.open and (c.before is None or c.before.open)]
+        self._remember_erased(tx, [c.after for c in closed])
+        rings: Counter[str] = Counter()
+        for change in changes:
+            wanted = {c.system for c in commands[change.header.id] if isinstance(c, Ring)}
+            rings.update(s.system for s in change.after.steps if s.state is StepState.READY and s.system in wanted)
+        return Advanced(rings=rings, closed=[c.header.id for c in closed])
+
+    def _remember_erased(self, tx: Connection, closed: Sequence[Run]) -> None:
+        """Who was erased, as keyed hashes: so that they can be recognised if their data comes back."""
+        erased = [r.request for r in closed if r.right is Right.ERASURE and _something_erased(r)]
+        rows = [
+            {"hash": digest, "request_id": request}
+            for request, digests in self._secrets.identity_hashes(tx, erased).items()
+            for digest in digests
+        ]
+        bulk.insert(tx, tables.ledger, rows, ignore="hash, request_id")
+
+    @staticmethod
+    def _count_fenced(tx: Connection, stored: Mapping[UUID, runs.Stored], fenced: Sequence[Happening]) -> None:
+        late = Counter(
+            stored[h.request].run.steps[h.event.ordinal].system
+            for h in fenced
+            if h.request in stored and hasattr(h.event, "ordinal") and hasattr(h.event, "token")
+        )
+        systems.count_fenced(tx, late)
+
+
+def enqueue(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put events into the outbox, and wake the relay when the transaction commits."""
+    if rows:
+        bulk.insert(tx, tables.outbox, rows)
+        wake_relay(tx)
+
+
+def wake_relay(tx: Connection) -> None:
+    """Wake the relay when the transaction commits."""
+    tx.execute(text(f"NOTIFY {OUTBOX_CHANNEL}"))
+
+
+def _something_erased(run: Run) -> bool:
+    settled = {Outcome.EXECUTED, Outcome.RETAINED, Outcome.RESIDUAL, Outcome.ACCEPTED}
+    return any(s.action is Action.ERASE and s.result is not None and s.result.outcome in settled for s in run.steps)

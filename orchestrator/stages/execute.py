@@ -1,0 +1,248 @@
+"""Execute: claim a batch, call the connector, settle what it says. No transaction is open while a connector works."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from connectors import contract
+from orchestrator import logs
+from orchestrator.artifacts.records import ArtifactWriter
+from orchestrator.core import events as ev
+from orchestrator.core.model import NEVER, System
+from orchestrator.core.vocabulary import Action, Failure
+from orchestrator.errors import VaultError
+from orchestrator.stages import results
+from orchestrator.stages.advance import Advanced, Happening
+from orchestrator.stages.heartbeat import Heartbeat
+from orchestrator.stages.holds import Holds
+from orchestrator.stages.secrets import Opened, Secrets
+from orchestrator.stages.settle import Settle
+from orchestrator.store import claims
+from orchestrator.store.claims import Claimed
+from orchestrator.store.database import Database
+
+_log = logs.get("execute")
+
+FLUSH = 100
+"""Results settled in one transaction while a long batch is still running."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What one round on a system did."""
+
+    claimed: int = 0
+    full: bool = False
+    """The claim took all it was allowed to: there may be more."""
+    advanced: Advanced = field(default_factory=Advanced)
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A claimed step with what the connector is told of it."""
+
+    claimed: Claimed
+    task: contract.Task
+    opened: Opened
+
+
+class Execute:
+    """Works on systems."""
+
+    def __init__(
+        self,
+        database: Database,
+        systems: Mapping[str, System],
+        connectors: Mapping[str, contract.Connector[Any]],
+        secrets: Secrets,
+        holds: Holds,
+        settle: Settle,
+        heartbeat: Heartbeat,
+        artifacts: Path,
+        batch: int,
+    ) -> None:
+        """``batch``: the most steps of one claim."""
+        self._database, self._systems, self._connectors = database, systems, connectors
+        self._secrets, self._holds, self._settle, self._heartbeat = secrets, holds, settle, heartbeat
+        self._artifacts, self._batch = artifacts, batch
+
+    def work(self, name: str) -> Worked:
+        """One round: one claim, one call for each action in it. Raises ``Unavailable`` when the database is away."""
+        system = self._systems[name]
+        token, lease = uuid4(), self._heartbeat.lease
+        with self._database.transaction() as tx:
+            claimed = claims.claim(tx, name, system.limits, self._batch, token, lease)
+        if not claimed:
+            return Worked()
+        _log.debug("steps.claimed", system=name, steps=len(claimed))
+        with self._heartbeat.holding(token):
+            advanced = self._carry_out(system, claimed)
+        return Worked(len(claimed), len(claimed) >= min(self._batch, system.limits.batch), advanced)
+
+    def _carry_out(self, system: System, claimed: Sequence[Claimed]) -> Advanced:
+        advanced = Advanced()
+        by_action: dict[Action, list[_Item]] = defaultdict(list)
+        items, early = self._prepare(system, claimed)
+        for item in items:
+            by_action[Action(item.task.action)].append(item)
+        if early:
+            advanced.add(self._settle.settle(system, early))
+        for action, batch in by_action.items():
+            done: list[Happening] = []
+            for happening in self._call(system, action, batch):
+                done.append(happening)
+                if len(done) >= FLUSH:
+                    advanced.add(self._settle.settle(system, done))
+                    done = []
+            if done:
+                advanced.add(self._settle.settle(system, done))
+        return advanced
+
+    # Before the call. -----------------------------------------------------------------------------------------------
+
+    def _prepare(self, system: System, claimed: Sequence[Claimed]) -> tuple[list[_Item], list[Happening]]:
+        """The tasks of a batch; and what is settled without a call (shredded, under legal hold)."""
+        try:
+            with self._database.transaction() as tx:
+                opened = self._secrets.open(tx, {c.request for c in claimed})
+                held = self._holds.cases(tx, claimed, opened)
+        except VaultError as error:
+            return [], [_failed(c, system, Failure.FATAL, str(error)) for c in claimed]
+        items: list[_Item] = []
+        early: list[Happening] = []
+        for one in claimed:
+            facts = opened.get(one.request)
+            if facts is None:
+                early.append(_failed(one, system, Failure.FATAL, "the request's personal data was already shredded"))
+            elif one.request in held:
+                until = datetime.now(UTC) + timedelta(days=1)
+                waiting = f"the end of legal hold {held[one.request]}"
+                early.append(_happening(one, ev.Parked(one.step.ordinal, one.token, {}, until, waiting)))
+            else:
+                items.append(_Item(one, _task(one, facts), facts))
+        return items, early
+
+    # The call. ------------------------------------------------------------------------------------------------------
+
+    def _call(self, system: System, action: Action, batch: Sequence[_Item]) -> Iterator[Happening]:
+        """The connector's results as happenings, one for each item, as they come."""
+        open_items = {item.task.key: item for item in batch}
+        call = _Call(self._artifacts, {item.task.key: item.opened for item in batch})
+        connector = self._connectors[system.name]
+        try:
+            for task, result in connector.perform(contract.Action(action), [i.task for i in batch], call):
+                item = open_items.pop(task.key, None)
+                if item is not None:
+                    yield self._happening(system, item, result, call)
+        except Exception as defect:  # noqa: BLE001 - a connector's defect must not take the worker down
+            kind = type(defect).__name__
+            _log.error("connector.crashed", system=system.name, action=str(action), error=kind, exc_info=defect)
+            message = f"the connector has a defect: {kind}"
+            for item in open_items.values():
+                yield _failed(item.claimed, system, Failure.CRASHED, message)
+            open_items.clear()
+        finally:
+            call.discard()
+        for item in open_items.values():
+            yield _failed(item.claimed, system, Failure.RETRYABLE, "the connector gave no result for this task")
+
+    def _happening(self, system: System, item: _Item, result: contract.Result, call: _Call) -> Happening:
+        one, ordinal = item.claimed, item.claimed.step.ordinal
+        scrub = results.Scrub(item.opened.identities)
+        match result:
+            case contract.Done():
+                finding = None
+                if result.found:
+                    found = results.new_identities(result.found, item.opened.identities)
+                    finding = self._secrets.seal_finding(item.opened.key, one.request, ordinal, found)
+                artifact = call.finish(item.task, system.name, one)
+                return Happening(
+                    one.request,
+                    ev.Finished(ordinal, one.token, results.to_core(result, scrub)),
+                    finding=finding,
+                    artifact=artifact,
+                )
+            case contract.Pending():
+                until = NEVER if result.poll_after is None else datetime.now(UTC) + result.poll_after
+                handle = scrub.json(dict(result.handle))
+                return _happening(one, ev.Parked(ordinal, one.token, handle, until, scrub.text(result.waiting_on)))
+            case contract.Declined():
+                note = scrub.text(result.note)
+                return _happening(one, ev.GateDeclined(ordinal, one.token, result.reason, result.expired, note))
+            case contract.ConnectorError():
+                return _failed(one, system, results.failure_of(result), scrub.text(str(result)), result.after)
+
+
+class _Call:
+    """What a connector is lent for one call: the time, and sinks."""
+
+    def __init__(self, directory: Path, opened: Mapping[str, Opened]) -> None:
+        self._directory, self._opened = directory, opened
+        self._writers: dict[str, ArtifactWriter] = {}
+
+    @property
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def sink(self, task: contract.Task) -> contract.Sink:
+        if task.key not in self._writers:
+            self._writers[task.key] = ArtifactWriter(self._opened[task.key].key, task.key, self._directory)
+        return self._writers[task.key]
+
+    def finish(self, task: contract.Task, system: str, one: Claimed) -> dict[str, Any] | None:
+        """The artifact row of what a task's sink took, if anything."""
+        writer = self._writers.pop(task.key, None)
+        if writer is None:
+            return None
+        artifact = writer.finish()
+        return {
+            "request_id": one.request,
+            "ordinal": one.step.ordinal,
+            "system": system,
+            "records": artifact.records,
+            "bytes": artifact.stored.size,
+            "counts": dict(artifact.collections),
+            "digest": artifact.stored.digest,
+            "inline": artifact.stored.inline,
+            "location": artifact.stored.file,
+        }
+
+    def discard(self) -> None:
+        """Throw away what unfinished tasks wrote."""
+        for writer in self._writers.values():
+            writer.discard()
+        self._writers.clear()
+
+
+def _task(one: Claimed, facts: Opened) -> contract.Task:
+    step = one.step
+    return contract.Task(
+        key=f"{one.request}/{step.ordinal}",
+        action=contract.Action(step.action),
+        identities=tuple(contract.Identity(i.type, i.value, i.format) for i in facts.identities),
+        categories=facts.categories,
+        corrections=facts.corrections,
+        purposes=facts.purposes,
+        options=step.options,
+        handle=step.handle,
+        signal=step.signal,
+        attempt=step.attempt,
+        deadline=one.deadline,
+    )
+
+
+def _happening(one: Claimed, event: ev.WorkerEvent) -> Happening:
+    return Happening(one.request, event)
+
+
+def _failed(one: Claimed, system: System, failure: Failure, message: str, after: timedelta | None = None) -> Happening:
+    jitter = random.random()  # noqa: S311 - spreads retries; nothing secret about it
+    event = ev.Failed(one.step.ordinal, one.token, failure, message, system.retry, jitter, after)
+    return Happening(one.request, event)

@@ -1,0 +1,59 @@
+"""Legal holds: while one is in force, nothing of the person is erased or changed, whatever was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.sql import func
+
+from orchestrator.core.model import Identity
+from orchestrator.core.vocabulary import Action
+from orchestrator.errors import NotFound
+from orchestrator.privacy.ledger import Ledger
+from orchestrator.stages.ids import new_id
+from orchestrator.stages.secrets import Opened
+from orchestrator.store import tables
+from orchestrator.store.claims import Claimed
+
+HELD_BACK = frozenset({Action.ERASE, Action.RECTIFY})
+"""Actions that would destroy or change what must be preserved."""
+
+
+class Holds:
+    """Known to Habeas only as keyed hashes: who is under hold can't be read from the database."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        """Shares the ledger's key."""
+        self._ledger = ledger
+
+    def place(self, tx: Connection, identities: Sequence[Identity], case: str, actor: str) -> list[UUID]:
+        """Put identities under hold for a case; the ids of the new holds."""
+        rows = [{"id": new_id(), "hash": self._ledger.hash(i), "case_name": case, "actor": actor} for i in identities]
+        tx.execute(tables.hold.insert(), rows)
+        return [UUID(str(r["id"])) for r in rows]
+
+    @staticmethod
+    def release(tx: Connection, case: str) -> int:
+        """End all holds of a case; how many. Raises ``NotFound``."""
+        hold = tables.hold
+        statement = update(hold).where(hold.c.case_name == case, hold.c.released_at.is_(None))
+        n = tx.execute(statement.values(released_at=func.now())).rowcount
+        if not n:
+            raise NotFound(f"no hold is in force for case {case!r}")
+        return int(n)
+
+    def cases(self, tx: Connection, claimed: Sequence[Claimed], opened: Mapping[UUID, Opened]) -> dict[UUID, str]:
+        """Which of the claimed requests are held back, and by which case."""
+        concerned = {c.request for c in claimed if c.step.action in HELD_BACK}
+        hold = tables.hold
+        if not concerned or not tx.execute(select(hold.c.id).where(hold.c.released_at.is_(None)).limit(1)).first():
+            return {}
+        owners: dict[bytes, set[UUID]] = {}
+        for request in concerned:
+            for identity in opened[request].identities if request in opened else ():
+                for digest in self._ledger.candidates(identity):
+                    owners.setdefault(digest, set()).add(request)
+        query = select(hold.c.hash, hold.c.case_name).where(hold.c.released_at.is_(None), hold.c.hash.in_(owners))
+        return {request: row.case_name for row in tx.execute(query) for request in owners[row.hash]}

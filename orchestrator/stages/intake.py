@@ -1,0 +1,242 @@
+"""Intake: a batch of broker messages → requests, answers again, or quarantine; all in one transaction.
+
+A message is acknowledged only after the commit. One that comes twice changes nothing: the same facts get the same
+answer again, other facts under the same id go to quarantine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from orchestrator import logs
+from orchestrator.core import machine
+from orchestrator.core.commands import Command, Record
+from orchestrator.core.model import Run
+from orchestrator.errors import HabeasError, Refusal, RefusedMessage
+from orchestrator.messages import inbound, outbound
+from orchestrator.messages.envelope import Delivery
+from orchestrator.messages.request import RightsRequest
+from orchestrator.messages.sources import Sources
+from orchestrator.privacy.audit import GENESIS
+from orchestrator.privacy.ledger import Ledger
+from orchestrator.stages.advance import Advance, Advanced, enqueue, wake_relay
+from orchestrator.stages.answers import Answers
+from orchestrator.stages.ids import new_id
+from orchestrator.stages.planning import Planner
+from orchestrator.stages.quarantine import Quarantine
+from orchestrator.stages.secrets import Secrets
+from orchestrator.store import bulk, runs, tables
+from orchestrator.store.database import Database
+
+_log = logs.get("intake")
+
+
+@dataclass(slots=True)
+class Admitted:
+    """What became of a batch."""
+
+    accepted: list[UUID] = field(default_factory=list)
+    repeated: list[UUID] = field(default_factory=list)
+    refused: list[RefusedMessage] = field(default_factory=list)
+    advanced: Advanced = field(default_factory=Advanced)
+
+    def add(self, other: Admitted) -> None:
+        """Take in another's."""
+        self.accepted += other.accepted
+        self.repeated += other.repeated
+        self.refused += other.refused
+        self.advanced.add(other.advanced)
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    id: UUID
+    delivery: Delivery
+    request: RightsRequest
+    digests: tuple[bytes, ...]
+    """Keyed digest of the facts: under the current master key, and under each older one."""
+
+
+@dataclass(slots=True)
+class _Refused:
+    delivery: Delivery
+    error: RefusedMessage
+
+
+class Intake:
+    """Admits messages."""
+
+    def __init__(
+        self,
+        database: Database,
+        sources: Sources,
+        planner: Planner,
+        secrets: Secrets,
+        ledger: Ledger,
+        answers: Answers,
+        quarantine: Quarantine,
+        max_body: int,
+    ) -> None:
+        """``max_body``: bytes; larger messages are refused."""
+        self._database, self._sources, self._planner = database, sources, planner
+        self._secrets, self._ledger, self._answers = secrets, ledger, answers
+        self._quarantine, self._max_body = quarantine, max_body
+        self._advance = Advance(answers, secrets)
+
+    def admit(self, deliveries: Sequence[Delivery]) -> Admitted:
+        """Admit a batch. Raises ``Unavailable`` when the database is away: then nothing has happened at all."""
+        try:
+            return self._admit_all(deliveries)
+        except (HabeasError, MemoryError):
+            raise
+        except Exception as defect:  # noqa: BLE001 - a defect met by one message must not stop the others
+            # One message that we can't process must not hold up those behind it.
+            if len(deliveries) == 1:
+                return self._set_aside(deliveries[0], defect)
+        total = Admitted()
+        for delivery in deliveries:
+            total.add(self.admit([delivery]))
+        return total
+
+    def _set_aside(self, delivery: Delivery, defect: Exception) -> Admitted:
+        error = RefusedMessage(Refusal.UNPROCESSABLE, f"a defect in Habeas ({type(defect).__name__}); nothing to mend")
+        _log.error("message.unprocessable", error=type(defect).__name__, exc_info=defect)
+        with self._database.transaction() as tx:
+            return self._admit(tx, [], [_Refused(delivery, error)])
+
+    def _admit_all(self, deliveries: Sequence[Delivery]) -> Admitted:
+        arrivals: list[_Arrival] = []
+        refused: list[_Refused] = []
+        for delivery in deliveries:
+            try:
+                request = inbound.receive(delivery, self._sources, max_body=self._max_body)
+                self._planner.plan(request)
+                digests = self._ledger.body_candidates(request.body_digest)
+                arrivals.append(_Arrival(new_id(), delivery, request, digests))
+            except RefusedMessage as error:
+                refused.append(_Refused(delivery, error))
+        with self._database.transaction() as tx:
+            return self._admit(tx, arrivals, refused)
+
+    def _admit(self, tx: Connection, arrivals: Sequence[_Arrival], refused: list[_Refused]) -> Admitted:
+        moment = runs.now(tx)
+        admitted = Admitted()
+        new, again, conflicts = _sort(tx, arrivals)
+        refused += [_Refused(a.delivery, _conflict()) for a in conflicts]
+        self._begin(tx, new, moment, admitted)
+        admitted.repeated = [id_ for _, id_ in again]
+        for arrival, id_ in again:
+            _answer_again(tx, id_, arrival.request.reply_to, arrival.request.correlation_id)
+        for item in refused:
+            admitted.refused.append(item.error)
+            self._quarantine.put(tx, item.delivery, item.error)
+        enqueue(tx, [self._refusal(item, moment) for item in refused])
+        return admitted
+
+    def _begin(self, tx: Connection, new: Sequence[_Arrival], moment: datetime, admitted: Admitted) -> None:
+        changes: list[runs.Change] = []
+        commands: dict[UUID, Sequence[Command]] = {}
+        secrets: list[Mapping[str, Any]] = []
+        for arrival in new:
+            plan = self._planner.plan(arrival.request)
+            run = Run(arrival.id, arrival.request.right, plan.steps, plan.deadline)
+            run, said = machine.begin(run)
+            header = self._header(arrival, plan.workflow, plan.version)
+            changes.append(runs.Change(header, None, run, tuple(c for c in said if isinstance(c, Record))))
+            commands[arrival.id] = said
+            secrets.append(self._secrets.seal(arrival.id, self._facts(arrival.request)))
+        admitted.advanced = self._advance.save(tx, changes, commands, moment)
+        self._secrets.store(tx, secrets)
+        admitted.accepted = [a.id for a in new]
+
+    def _facts(self, request: RightsRequest) -> dict[str, Any]:
+        facts: dict[str, Any] = json.loads(json.dumps(request.facts()))
+        categories = self._planner.fides(request.categories)
+        if categories is not None:
+            facts.setdefault("scope", {})["categories"] = sorted(categories)
+        return facts
+
+    def _header(self, arrival: _Arrival, workflow: str, version: int) -> runs.Header:
+        request = arrival.request
+        return runs.Header(
+            id=arrival.id,
+            right=str(request.right),
+            regulation=self._planner.regulation(request),
+            source=request.source,
+            message_id=request.message_id,
+            workflow=workflow,
+            workflow_version=version,
+            keep_days=self._planner.keep_days(request),
+            reply_to=request.reply_to or None,
+            correlation_id=request.correlation_id or None,
+            traceparent=request.traceparent or None,
+            received_at=request.received_at,
+            audit_seq=0,
+            audit_head=GENESIS,
+        )
+
+    def _refusal(self, item: _Refused, moment: datetime) -> dict[str, Any]:
+        source, message_id = inbound.claims(item.delivery, self._max_body)
+        origin = outbound.Origin(source, message_id, item.delivery.correlation_id)
+        return self._answers.refuse(item.error, origin, item.delivery.reply_to, moment)
+
+
+_Sorted = tuple[list[_Arrival], list[tuple[_Arrival, UUID]], list[_Arrival]]
+
+
+def _sort(tx: Connection, arrivals: Sequence[_Arrival]) -> _Sorted:
+    """Which are new, which came before with the same facts (and as which request), which with others."""
+    first: dict[tuple[str, str], _Arrival] = {}
+    for arrival in arrivals:
+        first.setdefault((arrival.request.source, arrival.request.message_id), arrival)
+    rows = [
+        {"source": source, "message_id": message_id, "digest": a.digests[0], "request_id": a.id}
+        for (source, message_id), a in sorted(first.items())
+    ]
+    bulk.insert(tx, tables.inbox, rows, ignore="source, message_id")
+    stored = {(r.source, r.message_id): r for r in tx.execute(_INBOX, _keys(rows))} if rows else {}
+    new: list[_Arrival] = []
+    again: list[tuple[_Arrival, UUID]] = []
+    conflicts: list[_Arrival] = []
+    for arrival in arrivals:
+        row = stored[arrival.request.source, arrival.request.message_id]
+        if row.request_id == arrival.id:
+            new.append(arrival)
+        elif row.digest in arrival.digests:
+            again.append((arrival, row.request_id))
+        else:
+            conflicts.append(arrival)
+    return new, again, conflicts
+
+
+def _keys(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    return {"sources": [r["source"] for r in rows], "ids": [r["message_id"] for r in rows]}
+
+
+_INBOX = text("""
+SELECT source, message_id, digest, request_id FROM inbox
+JOIN unnest(CAST(:sources AS text[]), CAST(:ids AS text[])) AS k(s, i) ON source = k.s AND message_id = k.i""")
+
+_ANSWER_AGAIN = text("""
+INSERT INTO outbox (event_id, request_id, kind, routing_key, reply_to, correlation_id, headers, body)
+SELECT event_id, request_id, kind, routing_key, :reply_to, :correlation_id, headers, body FROM outbox
+WHERE request_id = :request ORDER BY id DESC LIMIT 1""")
+
+
+def _answer_again(tx: Connection, request: UUID, reply_to: str, correlation_id: str) -> None:
+    """Publish the request's latest event once more, under its own event id."""
+    values = {"request": request, "reply_to": reply_to or None, "correlation_id": correlation_id or None}
+    tx.execute(_ANSWER_AGAIN, values)
+    wake_relay(tx)
+
+
+def _conflict() -> RefusedMessage:
+    hint = "this id was used before for something else; send the new request under a new id"
+    return RefusedMessage(Refusal.CONFLICTING_REPLAY, hint)

@@ -1,0 +1,88 @@
+"""Planning requests from the loaded definitions, with the plans of equal requests kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import lru_cache
+
+from orchestrator.core import planner
+from orchestrator.core.clocks import deadline
+from orchestrator.core.model import Ask, Plan, System
+from orchestrator.definitions.loader import Definitions
+from orchestrator.errors import Fault, Refusal, RefusedMessage
+from orchestrator.messages.request import RightsRequest
+
+_ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+_ROUTES_KEPT = 4096
+
+
+class Planner:
+    """From a request to its plan. Two requests that ask the same of the same systems share one route."""
+
+    def __init__(self, definitions: Definitions, default_regulation: str) -> None:
+        """``default_regulation``: for requests whose source and message name none."""
+        self._definitions = definitions
+        self._default = default_regulation
+        self._route = lru_cache(maxsize=_ROUTES_KEPT)(self._plan)
+
+    @property
+    def systems(self) -> Mapping[str, System]:
+        """The configured systems."""
+        return self._definitions.systems
+
+    def regulation(self, request: RightsRequest) -> str:
+        """The regulation that a request falls under. Raises ``RefusedMessage`` for one that is not configured."""
+        name = request.regulation or self._default
+        if name not in self._definitions.clocks:
+            known = ", ".join(sorted(self._definitions.clocks))
+            hint = f"is not configured here; use one of: {known}"
+            raise RefusedMessage(Refusal.UNKNOWN_REGULATION, faults=[Fault(hint, "regulation")])
+        return name
+
+    def keep_days(self, request: RightsRequest) -> int:
+        """How long the request's sealed data is kept after closing."""
+        return self._definitions.workflows[request.right].keep.days
+
+    def plan(self, request: RightsRequest) -> Plan:
+        """The request's steps. Raises ``RefusedMessage`` when it asks for what is not configured here."""
+        workflow = self._definitions.workflows.get(request.right)
+        if workflow is None:
+            raise RefusedMessage(
+                Refusal.UNKNOWN_RIGHT, faults=[Fault("no workflow is defined for this right", "right")]
+            )
+        unknown = sorted((request.systems or frozenset()) - self._definitions.systems.keys())
+        if unknown:
+            known = ", ".join(sorted(self._definitions.systems.keys() - {planner.DESK, planner.PACKAGER}))
+            hint = f"names a system that is not configured here; there are: {known}"
+            raise RefusedMessage(Refusal.UNKNOWN_SYSTEM, faults=[Fault(hint, "scope.systems")])
+        clock = self._definitions.clocks[self.regulation(request)]
+        ask = Ask(
+            right=request.right,
+            regulation=clock.regulation,
+            source=request.source,
+            received_at=_ANY_TIME,
+            identity_types=frozenset(i.type for i in request.identities),
+            verified=request.verified,
+            systems=request.systems,
+            categories=self.fides(request.categories),
+        )
+        try:
+            route = self._route(ask)
+        except planner.NothingToDo:
+            hint = "no configured system holds data in this scope; widen it or leave it out"
+            raise RefusedMessage(Refusal.UNKNOWN_SYSTEM, faults=[Fault(hint, "scope")]) from None
+        return replace(route, deadline=deadline(clock, request.received_at))
+
+    def fides(self, categories: frozenset[str] | None) -> frozenset[str] | None:
+        """Data categories as Fides keys; the policy's own names stand for the keys they group."""
+        if categories is None:
+            return None
+        groups = self._definitions.categories
+        return frozenset(key for c in categories for key in groups.get(c, frozenset({c})))
+
+    def _plan(self, ask: Ask) -> Plan:
+        definitions = self._definitions
+        workflow = definitions.workflows[ask.right]
+        return planner.plan(ask, workflow, definitions.systems, definitions.clocks[ask.regulation])

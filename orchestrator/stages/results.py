@@ -1,0 +1,84 @@
+"""Connector results → core values, with a last look that no identity of the person slips into words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from connectors import contract
+from orchestrator.core.model import Identity, Residue, Result, Retention
+from orchestrator.core.vocabulary import Failure, Outcome
+from orchestrator.messages.identities import normalise
+
+MAX_TEXT = 500
+"""Characters kept of an error or a note."""
+_SHORT = 3
+"""Identities shorter than this would turn words into noise; connectors are trusted with those."""
+
+
+class Scrub:
+    """Replaces a person's identities in words. The contract forbids them there; this is the safety net."""
+
+    def __init__(self, identities: Iterable[Identity]) -> None:
+        """Values are matched without regard to case, as whole words."""
+        values = sorted({i.value for i in identities if len(i.value) >= _SHORT}, key=len, reverse=True)
+        pattern = "|".join(re.escape(v) for v in values)
+        self._pattern = re.compile(rf"(?i)(?<![\w.@-])(?:{pattern})(?![\w@-])") if values else None
+
+    def text(self, text: str) -> str:
+        """The text without them, and not too long."""
+        text = text[:MAX_TEXT].replace("\x00", "")  # PostgreSQL holds no NUL
+        return self._pattern.sub("[identity]", text) if self._pattern else text
+
+    def json(self, value: Any) -> Any:
+        """The same inside a JSON value."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(k)): self.json(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.json(v) for v in value]
+        return value
+
+
+def to_core(done: contract.Done, scrub: Scrub) -> Result:
+    """A connector's result as the core's value."""
+    return Result(
+        Outcome(done.outcome),
+        {scrub.text(kind): int(n) for kind, n in done.counts.items()},
+        tuple(
+            Retention(scrub.text(r.what), scrub.text(r.reason), scrub.text(r.legal_basis), r.records, r.until)
+            for r in done.retained
+        ),
+        tuple(Residue(scrub.text(r.where), r.until) for r in done.residues),
+        scrub.json(dict(done.evidence)),
+        scrub.text(done.note),
+    )
+
+
+def new_identities(found: Iterable[contract.Identity], known: Sequence[Identity]) -> list[Identity]:
+    """What a discovery found beyond what is known, normalised as in a message."""
+    have = set(known)
+    fresh: dict[Identity, None] = {}
+    for identity in found:
+        try:
+            normal = normalise(identity.type, identity.value, identity.format)
+        except ValueError:
+            normal = Identity(identity.type, identity.value.strip(), identity.format)
+        if normal.value and normal not in have:
+            fresh[normal] = None
+    return list(fresh)
+
+
+def failure_of(error: contract.ConnectorError) -> Failure:
+    """What the engine should do about a connector's error."""
+    match error:
+        case contract.RateLimited():
+            return Failure.RATE_LIMITED
+        case contract.Retryable():
+            return Failure.RETRYABLE
+        case contract.Unauthorised():
+            return Failure.UNAUTHORISED
+        case _:
+            return Failure.FATAL

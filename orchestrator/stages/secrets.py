@@ -1,0 +1,102 @@
+"""The sealed facts of requests: sealing them at intake, opening them for a batch at execution."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, select
+
+from orchestrator.core.model import Identity
+from orchestrator.privacy.ledger import Ledger
+from orchestrator.privacy.vault import RequestKey, Vault
+from orchestrator.store import bulk, tables
+
+PAYLOAD = "payload"
+FINDING = "finding"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Opened:
+    """A request's facts in the clear: lives for the length of one batch, is never logged (it has no repr)."""
+
+    key: RequestKey
+    identities: tuple[Identity, ...]
+    corrections: Mapping[str, str]
+    purposes: frozenset[str]
+    categories: frozenset[str] | None
+
+
+class Secrets:
+    """Seals and opens."""
+
+    def __init__(self, vault: Vault, ledger: Ledger) -> None:
+        """Holds keys only."""
+        self._vault, self._ledger = vault, ledger
+
+    def seal(self, request: UUID, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """The ``request_secret`` row of new facts, under a new key."""
+        key, wrapped = self._vault.new_request_key(str(request))
+        payload = key.seal(json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode(), PAYLOAD)
+        return {"request_id": request, "wrapped_key": wrapped, "payload": payload}
+
+    @staticmethod
+    def seal_finding(key: RequestKey, request: UUID, ordinal: int, found: Sequence[Identity]) -> dict[str, Any]:
+        """The ``finding`` row of identities that a discover step found."""
+        text = json.dumps([[i.type, i.value, i.format] for i in found], ensure_ascii=False)
+        return {"request_id": request, "ordinal": ordinal, "sealed": key.seal(text.encode(), f"{FINDING}/{ordinal}")}
+
+    def key(self, tx: Connection, request: UUID) -> RequestKey:
+        """A request's key. Raises ``VaultError`` when it was shredded."""
+        table = tables.request_secret
+        query = select(table.c.wrapped_key).where(table.c.request_id == request)
+        return self._vault.unwrap(str(request), tx.execute(query).scalar_one_or_none())
+
+    def open(self, tx: Connection, requests: Iterable[UUID]) -> dict[UUID, Opened]:
+        """The facts of many requests, with all identities found so far. A shredded request is left out."""
+        wanted = sorted(set(requests))
+        if not wanted:
+            return {}
+        secret, finding = tables.request_secret, tables.finding
+        rows = tx.execute(select(secret).where(secret.c.request_id.in_(wanted))).all()
+        found: dict[UUID, list[Any]] = defaultdict(list)
+        for row in tx.execute(select(finding).where(finding.c.request_id.in_(wanted)).order_by(finding.c.ordinal)):
+            found[row.request_id].append(row)
+        return {row.request_id: self._open(row, found[row.request_id]) for row in rows}
+
+    def _open(self, row: Any, findings: Sequence[Any]) -> Opened:
+        key = self._vault.unwrap(str(row.request_id), row.wrapped_key)
+        facts = json.loads(key.open(row.payload, PAYLOAD))
+        identities = [Identity(i["type"], i["value"], i.get("format", "raw")) for i in facts["subject"]["identities"]]
+        for finding in findings:
+            identities += [Identity(*i) for i in json.loads(key.open(finding.sealed, f"{FINDING}/{finding.ordinal}"))]
+        categories = facts.get("scope", {}).get("categories")
+        return Opened(
+            key,
+            tuple(dict.fromkeys(identities)),
+            facts.get("corrections", {}),
+            frozenset(facts.get("purposes", ())),
+            frozenset(categories) if categories else None,
+        )
+
+    def identity_hashes(self, tx: Connection, requests: Sequence[UUID]) -> dict[UUID, list[bytes]]:
+        """The keyed hashes of the requests' identities, for the ledger."""
+        return {
+            request: sorted({self._ledger.hash(i) for i in opened.identities})
+            for request, opened in self.open(tx, requests).items()
+        }
+
+    @staticmethod
+    def shred(tx: Connection, requests: Sequence[UUID]) -> None:
+        """Destroy the keys, and what they sealed."""
+        for table in (tables.artifact, tables.finding, tables.request_secret):
+            tx.execute(table.delete().where(table.c.request_id.in_(requests)))
+
+    @staticmethod
+    def store(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write new ``request_secret`` rows."""
+        bulk.insert(tx, tables.request_secret, rows)

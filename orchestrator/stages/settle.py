@@ -1,0 +1,65 @@
+"""Settle: the results of a batch, in one transaction, and only under leases that are still in force."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from orchestrator import logs
+from orchestrator.core import events as ev
+from orchestrator.core.model import System
+from orchestrator.core.vocabulary import Failure
+from orchestrator.errors import Unavailable
+from orchestrator.stages.advance import Advance, Advanced, Happening
+from orchestrator.store import systems
+from orchestrator.store.database import Database
+
+_log = logs.get("settle")
+
+TRIES = 3
+"""Times a settle is sent when the connection is cut. Each time the tokens say whether it is still ours to do: if the
+first attempt did commit, the second is fenced and changes nothing."""
+
+_SYSTEM_FAILED = frozenset({Failure.RETRYABLE, Failure.RATE_LIMITED, Failure.UNAUTHORISED})
+"""Failures that speak of the system, not of one person's data: what the circuit breaker counts."""
+
+
+class Settle:
+    """Writes results."""
+
+    def __init__(self, database: Database, advance: Advance) -> None:
+        """Shares ``Advance`` with the other stages."""
+        self._database, self._advance = database, advance
+
+    def settle(self, system: System, happenings: Sequence[Happening]) -> Advanced:
+        """Settle. Raises ``Unavailable`` when the database stays away: the leases then run out, and all is redone."""
+        for attempt in range(1, TRIES + 1):
+            try:
+                with self._database.transaction() as tx:
+                    advanced = self._advance.apply(tx, happenings)
+                    self._breaker(tx, system, happenings)
+                break
+            except Unavailable:
+                if attempt == TRIES:
+                    raise
+        if advanced.fenced:
+            _log.warning("steps.fenced", system=system.name, steps=len(advanced.fenced))
+        _log.info("steps.settled", system=system.name, steps=len(happenings), closed=len(advanced.closed))
+        return advanced
+
+    @staticmethod
+    def _breaker(tx: Connection, system: System, happenings: Sequence[Happening]) -> None:
+        failed = [h.event for h in happenings if isinstance(h.event, ev.Failed) and h.event.failure in _SYSTEM_FAILED]
+        if len(failed) < len(happenings):
+            systems.note_success(tx, system.name)
+        elif failed:
+            limits = system.limits
+            systems.note_failures(
+                tx,
+                system.name,
+                len(failed),
+                failed[-1].message,
+                limits.breaker_failures,
+                limits.breaker_rest,
+            )

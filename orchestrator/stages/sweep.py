@@ -1,0 +1,190 @@
+"""Sweep: what time brings. One leader at a time does it, always in bounded batches; doing it twice changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from orchestrator import logs
+from orchestrator.artifacts.spool import Stored, remove_stored, sweep_unfinished
+from orchestrator.core import events as ev
+from orchestrator.core.model import DEFAULT_RETRY, RetryPolicy, System
+from orchestrator.privacy.audit import Checkpoints
+from orchestrator.stages.advance import Advance, Advanced, Happening
+from orchestrator.stages.secrets import Secrets
+from orchestrator.store import runs
+from orchestrator.store.database import Database
+
+_log = logs.get("sweep")
+
+BATCH = 1000
+"""Rows that one statement changes at most."""
+SETTLED = timedelta(minutes=1)
+"""A checkpoint covers entries at least this old: longer than any transaction that writes some may still be open."""
+STALE_PART = timedelta(days=1).total_seconds()
+"""Age, in seconds, at which an unfinished artifact file is certainly nobody's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long things are kept beyond their use."""
+
+    outbox: timedelta
+    quarantine: timedelta
+
+
+class Sweep:
+    """The clock's work."""
+
+    def __init__(
+        self,
+        database: Database,
+        systems: Mapping[str, System],
+        advance: Advance,
+        checkpoints: Checkpoints,
+        artifacts: Path,
+        keep: Keep,
+    ) -> None:
+        """Shares ``Advance`` with the other stages."""
+        self._database, self._systems, self._advance = database, systems, advance
+        self._checkpoints, self._artifacts, self._keep = checkpoints, artifacts, keep
+
+    def tick(self) -> Advanced:
+        """Wake what is due, take back what was lost, ring for what is ready. Raises ``Unavailable``."""
+        advanced = Advanced()
+        self._wake(advanced)
+        self._take_back(advanced)
+        advanced.rings += self._unrung()
+        return advanced
+
+    def _wake(self, advanced: Advanced) -> None:
+        """Parked steps whose time has come are ready; those of a paused request stay parked, for the pause."""
+        while True:
+            with self._database.transaction() as tx:
+                rows = tx.execute(_WAKE, {"n": BATCH}).all()
+            advanced.rings.update(r.system for r in rows if r.state == "ready")
+            if len(rows) < BATCH:
+                return
+
+    def _take_back(self, advanced: Advanced) -> None:
+        """Steps whose lease ran out: their worker is gone. They come back, to be claimed alone."""
+        while True:
+            with self._database.transaction() as tx:
+                rows = tx.execute(_EXPIRED, {"n": BATCH}).all()
+                happenings = [
+                    Happening(r.request_id, ev.LeaseExpired(r.ordinal, r.token, self._policy(r.system))) for r in rows
+                ]
+                if happenings:
+                    advanced.add(self._advance.apply(tx, happenings))
+                    _log.warning("steps.lost", steps=len(rows))
+            if len(rows) < BATCH:
+                return
+
+    def _policy(self, system: str) -> RetryPolicy:
+        return self._systems[system].retry if system in self._systems else DEFAULT_RETRY
+
+    def _unrung(self) -> Counter[str]:
+        """Systems with work that is ready: a doorbell may have been lost, and ringing twice changes nothing."""
+        with self._database.transaction() as tx:
+            return Counter({r.system: 1 for r in tx.execute(_UNRUNG, {"systems": sorted(self._systems)})})
+
+    # Retention: Habeas is held to its own rules. --------------------------------------------------------------------
+
+    def purge(self) -> int:
+        """Shred what is past its keeping; drop old events and refused messages. Returns how many requests."""
+        shredded = 0
+        while True:
+            with self._database.transaction() as tx:
+                ids = [r.id for r in tx.execute(_SHRED, {"n": BATCH})]
+                files = self._files(tx, ids)
+                Secrets.shred(tx, ids)
+            for stored in files:
+                remove_stored(stored, self._artifacts)
+            shredded += len(ids)
+            if len(ids) < BATCH:
+                break
+        with self._database.transaction() as tx:
+            tx.execute(_OLD_EVENTS, {"keep": self._keep.outbox})
+            tx.execute(_OLD_REFUSALS, {"keep": self._keep.quarantine})
+        sweep_unfinished(self._artifacts, STALE_PART)
+        if shredded:
+            _log.info("request.shredded", requests=shredded)
+        return shredded
+
+    @staticmethod
+    def _files(tx: Connection, ids: list[UUID]) -> list[Stored]:
+        return [Stored(r.bytes, r.digest, file=r.location) for r in tx.execute(_FILES, {"ids": ids})]
+
+    def checkpoint(self) -> bool:
+        """Sign the heads of the audit chains that moved since the last checkpoint; whether there were any."""
+        with self._database.transaction() as tx:
+            last = tx.execute(_LAST_CHECKPOINT).one_or_none()
+            moment = runs.now(tx) - SETTLED
+            since = last.facts["at"] if last else "-infinity"
+            row = tx.execute(_HEADS, {"since": since, "until": moment}).one()
+            if not row.requests:
+                return False
+            facts = {
+                "at": moment.isoformat(),
+                "since": since,
+                "entries": row.requests,
+                "digest": row.digest,
+                "previous": last.signature.hex() if last else "",
+                "key": self._checkpoints.key_id,
+            }
+            values = {"at": moment, "facts": json.dumps(facts), "signature": self._checkpoints.sign(facts)}
+            tx.execute(_CHECKPOINT, values)
+        return True
+
+
+_WAKE = text("""
+WITH due AS (
+    SELECT request_id, ordinal FROM step WHERE state = 'parked' AND due <= clock_timestamp()
+    ORDER BY due LIMIT :n FOR UPDATE SKIP LOCKED
+)
+UPDATE step SET
+    state = CASE WHEN request.paused THEN 'parked' ELSE 'ready' END,
+    parked_for = CASE WHEN request.paused THEN 'pause' END,
+    due = '9999-01-01T00:00:00Z', waiting_on = '', changed_at = now()
+FROM due JOIN request ON request.id = due.request_id
+WHERE step.request_id = due.request_id AND step.ordinal = due.ordinal
+RETURNING step.system, step.state""")
+
+_EXPIRED = text("""
+SELECT request_id, ordinal, token, system FROM step
+WHERE state = 'running' AND lease_until < clock_timestamp() ORDER BY lease_until LIMIT :n""")
+
+_UNRUNG = text("""
+SELECT s.system FROM unnest(CAST(:systems AS text[])) AS s(system)
+JOIN connector_state c ON c.system = s.system AND NOT c.paused
+    AND (c.breaker_until IS NULL OR c.breaker_until <= clock_timestamp())
+WHERE EXISTS (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready')""")
+
+_SHRED = text("""
+WITH due AS (
+    SELECT id FROM request WHERE shred_at <= clock_timestamp() ORDER BY shred_at LIMIT :n FOR UPDATE SKIP LOCKED
+)
+UPDATE request SET shred_at = NULL FROM due WHERE request.id = due.id RETURNING request.id""")
+
+_FILES = text("""
+SELECT bytes, digest, location FROM artifact WHERE request_id = ANY(:ids) AND location IS NOT NULL""")
+
+_OLD_EVENTS = text("DELETE FROM outbox WHERE published_at < clock_timestamp() - :keep")
+_OLD_REFUSALS = text("DELETE FROM quarantine WHERE at < clock_timestamp() - :keep")
+
+_LAST_CHECKPOINT = text("SELECT facts, signature FROM audit_checkpoint ORDER BY id DESC LIMIT 1")
+_HEADS = text("""
+SELECT count(*) AS requests,
+    coalesce(encode(sha256(string_agg(request_id::text || ':' || seq || ':' || encode(hash, 'hex'), ','
+        ORDER BY request_id, seq)::bytea), 'hex'), '') AS digest
+FROM audit WHERE at > CAST(:since AS timestamptz) AND at <= :until""")
+_CHECKPOINT = text(
+    "INSERT INTO audit_checkpoint (at, facts, signature) VALUES (:at, CAST(:facts AS jsonb), :signature)"
+)
