@@ -1,0 +1,1 @@
+"""Habeas: event-driven orchestration of data rights."""

@@ -31,6 +31,8 @@ from urllib.parse import quote
 
 import psycopg
 
+from orchestrator.errors import HabeasError
+
 __all__ = ["EmbeddedError", "EmbeddedPostgres", "install_pgmq"]
 
 USER = "habeas"
@@ -60,7 +62,7 @@ SETTINGS: Mapping[str, str] = {
 }
 
 
-class EmbeddedError(RuntimeError):
+class EmbeddedError(HabeasError):
     """The embedded PostgreSQL could not be started or stopped."""
 
 

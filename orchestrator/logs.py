@@ -40,6 +40,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "step.failed": "A step failed; it is tried again or wants attention.",
         "step.attention": "A step can't go on by itself and wants an operator.",
         "step.parked": "A step waits for a time or an answer and holds no worker.",
+        "ring.unknown": "A doorbell rang for a system that this worker's systems file does not name.",
         "connector.crashed": "A connector raised something that is no ConnectorError: a defect in it.",
         "connector.paused": "A system's breaker opened or an operator paused it.",
         "connector.resumed": "Work on a system goes on.",
@@ -49,6 +50,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "operator.acted": "An operator retried, skipped, approved, cancelled, paused or resumed something.",
         # outbox and timers
         "outbox.published": "Events were published and confirmed by the broker.",
+        "reply.undeliverable": "A sender's reply queue is gone; the event went to the events exchange alone.",
         "outbox.stuck": "The broker did not confirm events; they stay and are published again.",
         "sweep.finished": "One round of the clock: leases expired, timers fired, doorbells rung, purges done.",
         "leader.elected": "This clock process leads now.",

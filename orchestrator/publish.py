@@ -12,6 +12,9 @@ wrong with it raises ``RefusedMessage`` at once, naming every field. A request s
 is carried out once. One publisher belongs to one thread.
 """
 
+# kombu has annotations in places only.
+# mypy: allow-untyped-calls
+
 from __future__ import annotations
 
 import json
@@ -19,29 +22,31 @@ import logging
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 import amqp
-from kombu import Connection, Consumer, Exchange, Message, Producer, Queue
+from kombu.connection import Connection
+from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError
+from kombu.message import Message
+from kombu.messaging import Consumer, Producer
 
 from orchestrator.core.model import Identity
-from orchestrator.core.vocabulary import EventKind, IdentityType, Resolution, Right
-from orchestrator.errors import RefusedMessage, Unavailable
+from orchestrator.core.vocabulary import IdentityType, Right
+from orchestrator.errors import Unavailable
+from orchestrator.messages.answers import Answer, read_answer
 from orchestrator.messages.body import validate
 from orchestrator.messages.names import (
-    EVENT_TYPES,
     INTAKE_ARGUMENTS,
     INTAKE_BINDING,
     INTAKE_QUEUE,
     REQUEST_TYPE,
     REQUESTS_EXCHANGE,
 )
-from orchestrator.messages.signing import Secret, sign, verify
+from orchestrator.messages.signing import Secret, sign
 from orchestrator.messages.strictjson import Json
 
 __all__ = ["Answer", "Details", "Options", "Publisher"]
@@ -53,9 +58,7 @@ PGMQ_OPTIONS: Mapping[str, object] = {
     "visibility_timeout": 60,
 }
 """Transport options of the embedded broker."""
-ANSWER_MAX_AGE = timedelta(days=7)
 
-_KINDS = {name: kind for kind, name in EVENT_TYPES.items()}
 _IDENTITY_WORDS = tuple(kind.value for kind in IdentityType)
 _log = logging.getLogger("habeas.publisher")
 _T = TypeVar("_T")
@@ -91,33 +94,6 @@ class Options(Details, total=False):
     stripe_customer_id: str
     identities: Iterable[Identity]
     """Further ones: several of a type, hashed ones, ``custom:…``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One thing that Habeas said about a request."""
-
-    kind: EventKind
-    message_id: str
-    """Of the message it answers: what ``request`` returned."""
-    request_id: str
-    """Habeas's own id of the request; empty for ``refused``."""
-    event_id: str
-    """The same when an answer is delivered twice."""
-    data: Mapping[str, Any] = field(repr=False)
-    """As ``docs/reference/schemas`` says for its kind."""
-    dataref: str = ""
-    """Where the package of an access or portability request lies."""
-
-    @property
-    def final(self) -> bool:
-        """Whether no further answer comes."""
-        return self.kind in {EventKind.COMPLETED, EventKind.REFUSED}
-
-    @property
-    def resolution(self) -> Resolution | None:
-        """How the request closed; ``None`` unless ``completed``."""
-        return Resolution(self.data["resolution"]) if self.kind is EventKind.COMPLETED else None
 
 
 class Publisher:
@@ -315,7 +291,8 @@ class Publisher:
                 self._connection.drain_events(timeout=min(seconds, 1.0))
 
     def _take(self, message: Message) -> None:
-        answer = _answer(message, self._answer_secrets)
+        body = message.body.encode() if isinstance(message.body, str) else bytes(message.body)
+        answer = read_answer(body, message.headers or {}, self._answer_secrets, datetime.now(UTC))
         if answer is None:
             _log.warning("a message on the reply queue is no answer of Habeas and was dropped")
             message.ack()
@@ -354,10 +331,11 @@ class Publisher:
 
 
 def _body(right: Right | str, options: Options) -> Json:
-    people = [Identity(word, str(options[word])) for word in _IDENTITY_WORDS if word in options]  # type: ignore[literal-required]
+    said: Mapping[str, Any] = options
+    people = [Identity(word, said[word]) for word in _IDENTITY_WORDS if word in said]
     people += options.get("identities", ())
     submitted = options.get("submitted_at")
-    scope = {name: [*options[name]] for name in ("systems", "categories") if name in options}  # type: ignore[literal-required]
+    scope = {name: [*said[name]] for name in ("systems", "categories") if name in said}
     fields: dict[str, Any] = {
         "right": str(right),
         "subject": {"identities": [{"type": i.type, "value": i.value, "format": i.format} for i in people]},
@@ -371,27 +349,6 @@ def _body(right: Right | str, options: Options) -> Json:
         "locale": options.get("locale"),
     }
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _answer(message: Message, secrets: list[Secret]) -> Answer | None:
-    """The answer in a message; ``None`` when it is something else, or not signed as it must be."""
-    body = message.body.encode() if isinstance(message.body, str) else bytes(message.body)
-    try:
-        if secrets:
-            headers = {str(k).lower(): str(v) for k, v in (message.headers or {}).items()}
-            verify(body, headers, secrets, datetime.now(UTC), ANSWER_MAX_AGE)
-        event = json.loads(body)
-        data = event["data"]
-        return Answer(
-            kind=_KINDS[event["type"]],
-            message_id=str(event.get("causationid", "")),
-            request_id=str(data.get("request_id", "")),
-            event_id=str(event["id"]),
-            data=data,
-            dataref=str(event.get("dataref", "")),
-        )
-    except (RefusedMessage, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def _stamp(moment: datetime) -> str:

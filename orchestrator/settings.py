@@ -1,7 +1,8 @@
 """The only reader of the environment and of the settings file.
 
-A setting, ``lease_seconds`` say, is read from the environment variable ``HABEAS_LEASE_SECONDS``, or else the file that
-``HABEAS_LEASE_SECONDS_FILE`` names (for secrets), or else the YAML file that ``HABEAS_CONFIG`` names, or has its default. Secrets are never printed.
+A setting, ``lease_seconds`` say, is read from the environment variable ``HABEAS_LEASE_SECONDS``, or else from the file
+that ``HABEAS_LEASE_SECONDS_FILE`` names, or else from the YAML file that ``HABEAS_CONFIG`` names, or has its default.
+Secrets are never printed.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Settings(BaseModel):
     database_pool: int = Field(5, ge=1, le=100, description="Database connections of one process.")
     health_host: str = Field("127.0.0.1", description="Where /livez, /readyz and /metrics listen.")
     health_port: int = Field(8080, ge=0, le=65535, description="Their port; 0: off.")
+    default_regulation: str = Field("gdpr", description="For requests whose message and source name none.")
     event_source: str = Field("/habeas", description="The CloudEvents source of our events.")
     event_secret: SecretStr = Field(SecretStr(""), description="whsec_…: signs our events, when set.")
     log_format: str = Field("console", pattern="^(console|json)$", description="console or json.")

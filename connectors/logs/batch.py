@@ -126,15 +126,15 @@ class Batch:
         if not holding:
             return None
         tasks = tuple(holding)
-        gone = {span for spans in holding.values() for span in spans}
+        gone = {(span.start, -span.end): span for spans in holding.values() for span in spans}
         fields = self.source(file).fields
         if self.source(file).on_erase == "remove" and all(
-            span in gone or self.erased(span) for span in hit.spans if span.name in fields
+            (span.start, -span.end) in gone or self.erased(span) for span in hit.spans if span.name in fields
         ):
             return Edit(None, tasks)
-        redacted = self._splice(file, line, sorted(gone, key=lambda span: (span.start, -span.end)))
+        redacted = self._splice(file, line, [gone[place] for place in sorted(gone)])
         again = self._matchers[file.source].format.parse(redacted)
-        names = {span.name for span in gone}
+        names = {span.name for span in gone.values()}
         if again is None or not all(self.erased(span) for span in again if span.name in names):
             raise Fatal(
                 f"source {self.source(file).name!r} cannot read a line whose field holds the token: let its 'pattern' "

@@ -64,10 +64,11 @@ class Erasure:
         for customer in customers:
             kept = self._kept(customer["id"], now.date())
             retained += kept
-            if customer.get("deleted"):
+            redacts = self._config.erasure == "redaction_job" and not kept
+            if customer.get("deleted") or (redacts and _says_redacted(customer)):
                 continue
             counts["customers"] += 1
-            if self._config.erasure == "redaction_job" and not kept:
+            if redacts:
                 redact.append(customer["id"])
             else:
                 self._delete(customer["id"], task, counts)
@@ -76,7 +77,7 @@ class Erasure:
             return self._redactions.start(task, redact, now, counts, retained)
         if retained:
             return Done(Outcome.RETAINED, counts=dict(counts), retained=tuple(retained))
-        # Only deleted customers: on a repeated attempt that was us, before the answer was lost; else somebody, before.
+        # Only customers gone before: on a repeated attempt that was us, before the answer was lost; else somebody, before.
         repeated = task.attempt > 1
         return Done(Outcome.EXECUTED if counts or repeated else Outcome.NO_MATCH, counts=dict(counts))
 
@@ -173,11 +174,19 @@ def _one_off_draft(invoice: Record) -> bool:
     )
 
 
+def _texts(customer: Record) -> list[str]:
+    fields = [customer.get(field) for field in ("name", "email", "phone", "description")]
+    return [str(text) for text in (*fields, *(customer.get("address") or {}).values()) if text]
+
+
+def _says_redacted(customer: Record) -> bool:
+    """Redacted fields read ``[redacted]`` or alike."""
+    return any("redacted" in text.lower() for text in _texts(customer))
+
+
 def _is_redacted(customer: Record) -> bool:
-    """Redacted fields are empty, or read ``[redacted]`` or alike."""
-    texts = [customer.get("name"), customer.get("email"), customer.get("phone"), customer.get("description")]
-    texts += (customer.get("address") or {}).values()
-    return all(not text or "redacted" in str(text).lower() for text in texts)
+    """Whether every field that a customer has reads so."""
+    return all("redacted" in text.lower() for text in _texts(customer))
 
 
 def _years_after(day: date, years: int) -> date:

@@ -16,7 +16,7 @@ from connectors.sql.datamap import Field, Key
 from connectors.sql.dialect import AsIs
 from connectors.sql.erase import count, counted
 from connectors.sql.graph import Graph
-from connectors.sql.match import Matching, Session
+from connectors.sql.match import Matching, Select, Session
 from connectors.sql.values import typed
 
 # Rectification. --------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def _corrections(session: Session, tasks: Sequence[Task]) -> Iterable[Correction
 
 def _new_values(session: Session, correction: Correction) -> sa.TableClause:
     source = session.catalogue.tables[correction.key]
-    subject = sa.literal_column("0").label("s")
+    subject: ColumnElement[int] = sa.literal_column("0").label("s")
     empty = sa.select(subject, source[correction.column].label("v")).select_from(source.clause).where(sa.false())
     table, _ = session.create(empty, ("s", "v"), session.name(correction.key))
     session.insert(table, [{"s": s, "v": v} for s, v in correction.values.items()])
@@ -135,7 +135,7 @@ def _write(session: Session, matching: Matching, correction: Correction) -> None
     session.run(session.name(correction.key), update)
 
 
-def _differing(session: Session, matching: Matching, correction: Correction) -> sa.Select[Any]:
+def _differing(session: Session, matching: Matching, correction: Correction) -> Select:
     matched, source = matching.found[correction.key], session.catalogue.tables[correction.key]
     new = _new_values(session, correction)
     stored: ColumnElement[Any] = session.dialect.text(source[correction.column])
@@ -234,7 +234,7 @@ def _where(session: Session, change: Change) -> list[ColumnElement[bool]]:
     return [source[c].is_(None) if v is None else source[c] == sa.literal(v, AsIs()) for c, v in change.where.items()]
 
 
-def _matching_rows(session: Session, matching: Matching, change: Change) -> sa.Select[Any]:
+def _matching_rows(session: Session, matching: Matching, change: Change) -> Select:
     key = _key(session, change)
     matched, source = matching.found[key], session.catalogue.tables[key]
     return (

@@ -10,7 +10,13 @@ from connectors.sql.graph import Graph
 
 def settings_faults(config: SqlConfig, graph: Graph) -> list[str]:
     """Every table and column that the settings name and the data map does not have, and a missing salt."""
-    return [*_tables(config, graph), *_columns(config, graph), *_salt(config, graph), *_identities(config, graph)]
+    return [
+        *_tables(config, graph),
+        *_along(config, graph),
+        *_columns(config, graph),
+        *_salt(config, graph),
+        *_identities(config, graph),
+    ]
 
 
 def _tables(config: SqlConfig, graph: Graph) -> Iterator[str]:
@@ -22,6 +28,15 @@ def _tables(config: SqlConfig, graph: Graph) -> Iterator[str]:
     for place, table in places:
         if graph.named(table) is None:
             yield f"{place} is not one collection of the data map; name one, as dataset.table where two share a name"
+
+
+def _along(config: SqlConfig, graph: Graph) -> Iterator[str]:
+    for table, retain in config.retain.items():
+        key, leader = graph.named(table), graph.named(retain.along) if retain.along else None
+        if retain.along is None or key is None:
+            continue
+        if retain.along not in config.retain or not any(e.parent == leader for e in graph.into(key)):
+            yield f"retain: {table}: with: {retain.along} must be under retain too, and lead to {table} by a reference"
 
 
 def _columns(config: SqlConfig, graph: Graph) -> Iterator[str]:

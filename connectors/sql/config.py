@@ -28,17 +28,23 @@ class Mask(ConnectorConfig):
 class Retain(ConnectorConfig):
     """Which rows of a table the law keeps, and for how long."""
 
-    reason: str = Field(min_length=1)
-    legal_basis: str = Field(min_length=1)
+    reason: str = ""
+    legal_basis: str = ""
     years: int = Field(default=0, ge=0)
     days: int = Field(default=0, ge=0)
     since: str | None = Field(default=None, alias="from")
     """The date or time column at which the period begins."""
+    along: str | None = Field(default=None, alias="with")
+    """Instead of a period: the table whose kept rows these rows belong to, e.g. the orders of order items."""
     mask: tuple[str, ...] = ()
     """Columns that are masked although the row stays."""
 
     @model_validator(mode="after")
-    def _period_has_a_beginning(self) -> Retain:
+    def _is_complete(self) -> Retain:
+        if self.along and (self.years or self.days or self.since):
+            raise ValueError("`with` takes the other table's period, so years, days and `from` do not go with it")
+        if not self.along and not (self.reason and self.legal_basis):
+            raise ValueError("reason and legal_basis say why rows are kept, and must be given")
         if (self.years or self.days) and not self.since:
             raise ValueError("years and days need `from`, the column at which the period begins")
         if self.since and not (self.years or self.days):

@@ -109,8 +109,8 @@ class Sql(Connector[SqlConfig]):
         groups: dict[object, list[Task]] = defaultdict(list)
         for task in tasks:
             groups[task.options.get("of"), task.categories].append(task)
-        for (of, _), group in groups.items():  # type: ignore[misc]
-            work = self._look(of, call)
+        for group in groups.values():
+            work = self._look(group[0].options.get("of"), call)
             if work is None:
                 note = "only erase, rectify, restrict and suppress can be verified; name one in the step's `of`"
                 results |= {t.key: Done(Outcome.UNSUPPORTED, note=note) for t in group}

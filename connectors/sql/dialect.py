@@ -46,7 +46,7 @@ class CreateTemporary(Executable, sa.ClauseElement):
 
     inherit_cache = False
 
-    def __init__(self, table: str, query: sa.Select[Any] | sa.CompoundSelect[Any]) -> None:
+    def __init__(self, table: str, query: sa.SelectBase) -> None:
         """``query`` gives the columns and the rows."""
         self.table = name(table)
         self.query = query

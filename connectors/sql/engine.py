@@ -78,7 +78,9 @@ class Database:
             settings = f"-c statement_timeout={seconds * 1000} -c lock_timeout={lock * 1000}"
             given = self._url.query.get("options", "")
             settings = " ".join([*((given,) if isinstance(given, str) else given), settings]).strip()
-            arguments = {"options": settings, "connect_timeout": 10, "application_name": "habeas"}
+            arguments: dict[str, Any] = {"options": settings, "connect_timeout": 10, "application_name": "habeas"}
+            # A prepared statement would outlive the temporary tables it names (and trouble poolers).
+            arguments["prepare_threshold"] = None
             return sa.create_engine(self._url, connect_args=arguments, **options)
         url = self._url.update_query_dict({"charset": "utf8mb4"})
         engine = sa.create_engine(url, connect_args={"connect_timeout": 10}, **options)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
 from connectors.contract import Done, Fatal, Outcome, Result, Retention, Task
+from connectors.sql.config import Retain
 from connectors.sql.datamap import Key
 from connectors.sql.keeping import Keeping, Scope, Stay
 from connectors.sql.masking import Masked, any_dirty, mask, masked_columns
-from connectors.sql.match import Matched, Matching, Session
+from connectors.sql.match import Matched, Matching, Select, Session
 
 Counts = Mapping[int, Mapping[str, int]]
 """Position of the task in the batch → collection → rows."""
@@ -34,7 +36,7 @@ class Erasure:
     def erase(self) -> Mapping[str, Result]:
         """Do it; the caller commits."""
         deleted, masked, retained = self._count_deleted(), self._count_masked(), self._retentions()
-        self._keeping.clear_pointers()
+        self._keeping.clear_pointers(self._nulled)
         for key in self._keeping.order:
             for rows, columns in self._masks(key):
                 self._mask(key, rows, columns)
@@ -69,15 +71,14 @@ class Erasure:
         evidence = {k: dict(v) for k, v in (("deleted", gone), ("masked", hidden)) if v}
         if retained.get(number):
             return Done(Outcome.RETAINED, counts, retained=retained[number], evidence=evidence)
-        if number not in self._people():
+        if not counts and number not in self._people:
             return Done(Outcome.NO_MATCH)
         return Done(Outcome.EXECUTED, counts, evidence=evidence)
 
+    @cached_property
     def _people(self) -> set[int]:
-        """Positions of the tasks of which any row was found."""
-        if not hasattr(self, "_known"):
-            self._known = people(self._session, self._matching)
-        return self._known
+        """Positions of the tasks of which any row was found; asked for only when a task changed nothing."""
+        return people(self._session, self._matching)
 
     # Statements. -----------------------------------------------------------------------------------------------
 
@@ -98,6 +99,13 @@ class Erasure:
         if key in self._scope.retained:
             extra = [mask(self._session, key, c) for c in self._scope.retained[key].mask]
             yield matched.stay == Stay.RETAINED.value, extra
+
+    def _nulled(self, key: Key) -> frozenset[str]:
+        """The columns that masking sets to NULL in every row of a collection that is found and not kept by law."""
+        if key in self._scope.deleted or key not in self._scope.touched:
+            return frozenset()
+        columns = masked_columns(self._session, key, self._scope.covers, everything=self._scope.everything)
+        return frozenset(c.column for c in columns if isinstance(c.value, sa.Null))
 
     def _mask(self, key: Key, rows: ColumnElement[bool], columns: list[Masked]) -> None:
         if not columns:
@@ -144,41 +152,54 @@ class Erasure:
 
     def _retentions(self) -> Mapping[int, tuple[Retention, ...]]:
         kept: dict[int, list[Retention]] = defaultdict(list)
-        for key, retain in self._scope.retained.items():
-            matched = self._matching.found.get(key)
-            if matched is None:
-                continue
-            source = self._session.catalogue.tables[key]
-            start: ColumnElement[Any] = source[retain.since] if retain.since else sa.null()
-            if retain.since and self._session.dialect.duckdb:
-                start = sa.cast(start, sa.Date())
-            query = (
-                sa.select(matched.subject, sa.func.count(), sa.func.max(start), sa.func.count(start))
-                .select_from(matched.table)
-                .join(source.clause, matched.joins(source))
-                .where(matched.stay == Stay.RETAINED.value)
-                .group_by(matched.subject)
-            )
-            for number, rows, latest, dated in self._session.run(self._session.name(key), query):
-                until = retain.until(_day(latest)) if rows == dated and latest is not None else None
-                kept[number].append(Retention(self._session.name(key), retain.reason, retain.legal_basis, rows, until))
+        found = [(k, r) for k, r in self._scope.retained.items() if k in self._matching.found]
+        # What is kept along with another table has that table's reason and period, so that table comes first.
+        for key, retain in sorted(found, key=lambda item: item[1].along is not None):
+            leader = self._session.graph.named(retain.along) if retain.along else None
+            for number, rows, until in self._kept(key, retain):
+                owner = next((r for r in kept[number] if leader and r.what == self._session.name(leader)), None)
+                kept[number].append(
+                    Retention(
+                        self._session.name(key),
+                        retain.reason or (owner.reason if owner else ""),
+                        retain.legal_basis or (owner.legal_basis if owner else ""),
+                        rows,
+                        owner.until if owner else until,
+                    )
+                )
         return {n: tuple(r) for n, r in kept.items()}
+
+    def _kept(self, key: Key, retain: Retain) -> Iterator[tuple[int, int, date | None]]:
+        """Per person: how many rows are kept, and until when the last of them."""
+        matched, source = self._matching.found[key], self._session.catalogue.tables[key]
+        start: ColumnElement[Any] = source[retain.since] if retain.since else sa.null()
+        if retain.since and self._session.dialect.duckdb:
+            start = sa.cast(start, sa.Date())
+        query = (
+            sa.select(matched.subject, sa.func.count(), sa.func.max(start), sa.func.count(start))
+            .select_from(matched.table)
+            .join(source.clause, matched.joins(source))
+            .where(matched.stay == Stay.RETAINED.value)
+            .group_by(matched.subject)
+        )
+        for number, rows, latest, dated in self._session.run(self._session.name(key), query):
+            yield number, rows, retain.until(_day(latest)) if rows == dated and latest is not None else None
 
 
 def _day(value: date | datetime) -> date:
     return value.date() if isinstance(value, datetime) else value
 
 
-def _per_person(name: str, matched: Matched) -> sa.Select[Any]:
+def _per_person(name: str, matched: Matched) -> Select:
     label = sa.literal(name, sa.Text()).label("collection")
     return sa.select(label, matched.subject, sa.func.count()).select_from(matched.table).group_by(matched.subject)
 
 
-def count(session: Session, queries: Sequence[sa.Select[Any]]) -> Counts:
+def count(session: Session, queries: Sequence[Select]) -> Counts:
     """Run queries for (collection, task, rows) in one statement."""
     counts: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     if queries:
-        for table, number, rows in session.run("counting", sa.union_all(*queries)):
+        for table, number, rows in session.run("counting", sa.union_all(*queries)).all():
             counts[number][table] += rows
     return {n: dict(tables) for n, tables in counts.items()}
 
@@ -190,4 +211,5 @@ def counted(session: Session, matching: Matching) -> Counts:
 
 def people(session: Session, matching: Matching) -> set[int]:
     """Positions of the tasks of which any row was found."""
-    return set(counted(session, matching))
+    queries = [sa.select(m.subject).select_from(m.table) for m in matching.found.values()]
+    return {row[0] for row in session.run("counting", sa.union(*queries))} if queries else set()

@@ -65,18 +65,13 @@ def translate(error: DBAPIError, where: str) -> ConnectorError:
 def _postgres(origin: BaseException, where: str) -> ConnectorError:
     state: str | None = getattr(origin, "sqlstate", None)
     if state is None:
-        text = str(origin)
-        if type(origin).__name__ == "DataError":
-            return RowFault(f"{where}: a value cannot be sent to PostgreSQL")
-        if any(words in text for words in POSTGRES_AUTH):
-            return Unauthorised("PostgreSQL refuses the credentials in `url`")
-        return Retryable("PostgreSQL could not be reached, or the connection was lost")
+        return _postgres_unreached(origin, where)
     diagnostics = getattr(origin, "diag", None)
     table = getattr(diagnostics, "table_name", None) or where
     constraint = getattr(diagnostics, "constraint_name", None)
     if state.startswith("28") or state == "42501":
         return Unauthorised(f"{where}: PostgreSQL refuses the user in `url` (SQLSTATE {state})")
-    if state in {"55P03"} or state.startswith(POSTGRES_RETRY):
+    if state == "55P03" or state.startswith(POSTGRES_RETRY):
         return Retryable(f"{where}: PostgreSQL asks to try again (SQLSTATE {state})")
     if state in {"42P01", "42703", "3F000", "3D000"}:
         return SchemaDrift(f"{where}: a table or column of the data map is missing in the database (SQLSTATE {state})")
@@ -85,6 +80,15 @@ def _postgres(origin: BaseException, where: str) -> ConnectorError:
     if state.startswith("22"):
         return RowFault(f"{where}: a value does not fit its column (SQLSTATE {state})")
     return Fatal(f"{where}: PostgreSQL refused the statement (SQLSTATE {state})")
+
+
+def _postgres_unreached(origin: BaseException, where: str) -> ConnectorError:
+    """An error that the driver raised, not the server."""
+    if type(origin).__name__ == "DataError":
+        return RowFault(f"{where}: a value cannot be sent to PostgreSQL")
+    if any(words in str(origin) for words in POSTGRES_AUTH):
+        return Unauthorised("PostgreSQL refuses the credentials in `url`")
+    return Retryable("PostgreSQL could not be reached, or the connection was lost")
 
 
 def _mysql(origin: BaseException, where: str) -> ConnectorError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, time
 from enum import IntEnum
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
@@ -68,7 +68,10 @@ class Keeping:
 
     def __init__(self, session: Session, matching: Matching, scope: Scope) -> None:
         self._session, self._found, self._scope = session, matching.found, scope
-        self._edges = {(e.parent, e.parent_fields, e.child, e.child_fields) for e in session.graph.edges}
+        self._edges = {
+            (e.parent, e.child, frozenset(zip(e.parent_fields, e.child_fields, strict=True)))
+            for e in session.graph.edges
+        }
         self.may_stay = self._possible()
         """Collections of which rows may be marked."""
         self.order, broken = self._erase_order()
@@ -78,8 +81,12 @@ class Keeping:
     def decide(self) -> None:
         """Mark the rows that stay."""
         for key, retain in self._scope.retained.items():
-            if key in self._found:
+            if key in self._found and not retain.along:
                 self._retain(key, retain)
+        for group in self._session.graph.order:
+            for key in group:
+                if key in self._found and key in self._scope.retained:
+                    self._retain_along(key, self._scope.retained[key])
         steps = [*self._paths(), *self._pointers()]
         pairs = [pair for pair, _ in steps]
         _, broken = order_by(sorted(self._found), pairs)
@@ -91,14 +98,19 @@ class Keeping:
             if not changed or not broken:
                 return
 
-    def clear_pointers(self) -> None:
-        """Set to NULL what points from a row that stays, whoever's, to a row that goes."""
+    def clear_pointers(self, nulled: Callable[[Key], frozenset[str]]) -> None:
+        """Set to NULL what points from a row that stays, whoever's, to a row that goes.
+
+        ``nulled``: the columns that masking sets to NULL anyway.
+        """
         for key in self._session.catalogue.foreign_keys:
             parent = self._found.get(key.parent)
             if parent is None or key.parent not in self._scope.deleted or not key.clearable:
                 continue
             settled = self._by_edge(key) and self._all_go(key.child) and key.child != key.parent
             if settled and (key.child, key.parent) not in self._broken:
+                continue
+            if self._by_edge(key) and set(key.clearable) <= nulled(key.child):
                 continue
             child = self._session.catalogue.tables[key.child]
             update = (
@@ -132,7 +144,8 @@ class Keeping:
 
     def _by_edge(self, key: ForeignKey) -> bool:
         """Every row that points to a person's row is the person's too, because the map says so."""
-        return (key.parent, key.parent_columns, key.child, key.child_columns) in self._edges
+        pairs = frozenset(zip(key.parent_columns, key.child_columns, strict=True))
+        return (key.parent, key.child, pairs) in self._edges
 
     def _settled(self, key: ForeignKey, may_stay: Iterable[Key]) -> bool:
         return self._by_edge(key) and key.child in self._scope.deleted and key.child not in may_stay
@@ -160,6 +173,15 @@ class Keeping:
             kept = sa.or_(start.is_(None), start > sa.literal(cutoff, AsIs()))
             update = update.where(_exists(source.clause, matched.joins(source), kept))
         self._session.run(self._session.name(key), update)
+
+    def _retain_along(self, key: Key, retain: Retain) -> None:
+        """Keep the rows that belong to kept rows of another table."""
+        parent = self._session.graph.named(retain.along) if retain.along else None
+        for edge in self._session.graph.into(key):
+            if edge.parent == parent and edge.parent in self._found:
+                kept, mine = self._aliased(edge.parent), self._found[key]
+                on = [kept.subject == mine.subject, *_along(edge, mine, kept), kept.stay == Stay.RETAINED.value]
+                self._session.run(self._session.name(key), _mark(mine, Stay.RETAINED, _exists(kept.table, *on)))
 
     def _paths(self) -> Iterator[tuple[tuple[Key, Key], sa.Update]]:
         for edge in self._session.graph.edges:
@@ -197,7 +219,7 @@ class Keeping:
     def _aliased(self, key: Key) -> Matched:
         """The rows of a collection under another name, so that a statement may update the same table."""
         m = self._found[key]
-        return Matched(m.key, m.table.alias("other"), m.of, m.primary_key)
+        return Matched(m.key, cast("sa.TableClause", m.table.alias("other")), m.of, m.primary_key)
 
 
 def _moment(retain: Retain, kind: Kind, now: datetime) -> object:

@@ -7,12 +7,11 @@ statements depends on the data map, not on the number of people.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
@@ -26,9 +25,11 @@ from connectors.sql.graph import Edge, Entry, Graph
 from connectors.sql.schema import Catalogue, Table
 from connectors.sql.values import Kind, identity_value
 
-Query = sa.Select[Any] | sa.CompoundSelect[Any]
+Select = sa.Select[*tuple[Any, ...]]
+Query = Select | sa.CompoundSelect[*tuple[Any, ...]]
 
-_numbers: Final = itertools.count()
+PREFIX: Final = "habeas_"
+"""Of temporary tables. The same names every time, so that SQLAlchemy need not compile the statements anew."""
 INSERT_ROWS: Final = 500
 """Rows of one INSERT where the driver sends rows one by one otherwise."""
 
@@ -43,27 +44,31 @@ class Session:
     graph: Graph
     catalogue: Catalogue
     now: datetime
-    prefix: str = field(default_factory=lambda: f"habeas_{next(_numbers)}")
     temporary: list[str] = field(default_factory=list)
 
     def run(
         self, where: str, statement: sa.Executable, rows: Sequence[Mapping[str, object]] = ()
-    ) -> sa.CursorResult[Any]:
+    ) -> sa.CursorResult[*tuple[Any, ...]]:
         """Execute; ``where`` names the table for error texts. Raises the contract's errors."""
         with wrapped(where):
-            result = self.connection.execute(statement, rows) if rows else self.connection.execute(statement)
-        return cast("sa.CursorResult[Any]", result)
+            return self.connection.execute(statement, rows or None, execution_options={"preserve_rowcount": True})
 
     def create(self, query: Query, columns: Iterable[str], where: str) -> tuple[sa.TableClause, int]:
         """Make a temporary table of a query's rows; returns it and how many rows it has (-1: unknown)."""
-        table = f"{self.prefix}_{len(self.temporary)}"
-        result = self.run(where, CreateTemporary(table, query).execution_options(preserve_rowcount=True))
+        table = f"{PREFIX}{len(self.temporary)}"
+        result = self.run(where, CreateTemporary(table, query))
         self.temporary.append(table)
         return sa.table(name(table), *(column(c) for c in columns)), -1 if self.dialect.duckdb else result.rowcount
 
     def insert(self, table: sa.TableClause, rows: Sequence[Mapping[str, object]]) -> None:
-        """Insert rows in as few round trips as the driver allows."""
-        if self.dialect.duckdb:
+        """Insert rows into a temporary table in as few round trips as the driver allows."""
+        if self.dialect.postgres:
+            cursor = self.connection.connection.cursor()
+            columns = ", ".join(rows[0])  # Ours: "s, v".
+            with wrapped("identities"), cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:  # type: ignore[attr-defined]
+                for row in rows:
+                    copy.write_row(tuple(row.values()))
+        elif self.dialect.duckdb:
             for start in range(0, len(rows), INSERT_ROWS):
                 self.run("identities", sa.insert(table).values(list(rows[start : start + INSERT_ROWS])))
         else:
@@ -215,7 +220,8 @@ class Matching:
         matched, count = self._create(key, branches)
         if count != 0:
             self.found[key] = matched
-            self._session.analyze([matched.table.name])
+            if any(e.parent == key for e in self._session.graph.edges):
+                self._session.analyze([matched.table.name])
 
     def _match_cycle(self, group: tuple[Key, ...]) -> None:
         """Collections that lead to each other: again and again from the rows just found, until there are no more."""
@@ -259,7 +265,7 @@ class Matching:
 
     def _branches(
         self, key: Key, edges: Iterable[Edge], parents: Mapping[Key, Matched], *, entries: bool = True
-    ) -> Iterator[sa.Select[Any]]:
+    ) -> Iterator[Select]:
         """One SELECT for each way to reach rows of a collection: by identities, unless not wanted, and by edges."""
         source = self._session.catalogue.tables[key]
         ways: list[tuple[sa.FromClause, ColumnElement[Any], ColumnElement[bool]]] = []
@@ -287,11 +293,11 @@ class Matching:
             return source[child] == rows[parent]
         return self._session.dialect.text(source[child]) == self._session.dialect.text(rows[parent])
 
-    def _select(self, source: Table, columns: Sequence[str], subject: ColumnElement[Any]) -> sa.Select[Any]:
+    def _select(self, source: Table, columns: Sequence[str], subject: ColumnElement[Any]) -> Select:
         copies = [source[c].label(f"c{n}") for n, c in enumerate(columns)]
         return sa.select(subject.label("s"), *copies, sa.literal_column("0").label("stay"))
 
-    def _nothing(self, key: Key) -> sa.Select[Any]:
+    def _nothing(self, key: Key) -> Select:
         source = self._session.catalogue.tables[key]
         return (
             self._select(source, self._kept_columns(key), sa.literal_column("0"))
@@ -299,17 +305,15 @@ class Matching:
             .where(sa.false())
         )
 
-    def _create(
-        self, key: Key, branches: Sequence[sa.Select[Any]], unless: Matched | None = None
-    ) -> tuple[Matched, int]:
+    def _create(self, key: Key, branches: Sequence[Select], unless: Matched | None = None) -> tuple[Matched, int]:
         columns = self._kept_columns(key)
         names = ("s", *(f"c{n}" for n in range(len(columns))), "stay")
-        query: Query = sa.union(*branches) if len(branches) > 1 else branches[0].distinct()
+        query: Query = sa.union(*branches) if len(branches) > 1 else branches[0]
         if unless is not None:
             own = self._session.graph.collections[key].primary_key
             rows = query.subquery("candidates")
             same = [rows.c[f"c{columns.index(c)}"] == unless[c] for c in own]
-            known = sa.select(sa.literal_column("1")).where(rows.c["s"] == unless.subject, *same)
+            known: Select = sa.select(sa.literal_column("1")).where(rows.c["s"] == unless.subject, *same)
             query = sa.select(*(rows.c[n] for n in names)).where(~known.exists())
         table, count = self._session.create(query, names, self._session.name(key))
         of = {c: f"c{n}" for n, c in enumerate(columns)}

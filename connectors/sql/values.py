@@ -6,7 +6,7 @@ import base64
 import ipaddress
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
@@ -152,33 +152,23 @@ class _TooLong(ValueError):
 
 
 def _typed(kind: Kind, length: int | None, value: str) -> object:
-    match kind:
-        case Kind.TEXT | Kind.CITEXT:
-            if length is not None and len(value) > length:
-                raise _TooLong(f"is longer than the {length} characters of its column")
-            return value
-        case Kind.INTEGER:
-            return int(value)
-        case Kind.NUMBER:
-            return Decimal(value)
-        case Kind.BOOLEAN:
-            return _boolean(value)
-        case Kind.UUID:
-            return str(uuid.UUID(value))
-        case Kind.INET:
-            return str(ipaddress.ip_address(value))
-        case Kind.DATE:
-            return date.fromisoformat(value)
-        case Kind.TIME:
-            return time.fromisoformat(value)
-        case Kind.TIMESTAMP:
-            moment = datetime.fromisoformat(value)
-            return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
-        case Kind.TIMESTAMPTZ:
-            moment = datetime.fromisoformat(value)
-            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        case Kind.JSON | Kind.BYTES | Kind.OTHER:
-            raise ValueError
+    if kind in {Kind.TEXT, Kind.CITEXT}:
+        if length is not None and len(value) > length:
+            raise _TooLong(f"is longer than the {length} characters of its column")
+        return value
+    if kind not in PARSERS:
+        raise ValueError
+    return PARSERS[kind](value)
+
+
+def _timestamp(value: str) -> datetime:
+    moment = datetime.fromisoformat(value)
+    return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def _timestamptz(value: str) -> datetime:
+    moment = datetime.fromisoformat(value)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _boolean(value: str) -> bool:
@@ -186,6 +176,19 @@ def _boolean(value: str) -> bool:
     if word not in TRUE | FALSE:
         raise ValueError
     return word in TRUE
+
+
+PARSERS: Final[Mapping[Kind, Callable[[str], object]]] = {
+    Kind.INTEGER: int,
+    Kind.NUMBER: Decimal,
+    Kind.BOOLEAN: _boolean,
+    Kind.UUID: lambda value: str(uuid.UUID(value)),
+    Kind.INET: lambda value: str(ipaddress.ip_address(value)),
+    Kind.DATE: date.fromisoformat,
+    Kind.TIME: time.fromisoformat,
+    Kind.TIMESTAMP: _timestamp,
+    Kind.TIMESTAMPTZ: _timestamptz,
+}
 
 
 def jsonable(value: object) -> Any:

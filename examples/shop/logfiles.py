@@ -9,6 +9,7 @@ import gzip
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -162,12 +163,18 @@ def _app_lines(persons: Sequence[Person], random: Random) -> _Maker:
     return make
 
 
+@cache
+def _clock(zone: str) -> tuple[str, ...]:
+    """Every second of a day, as it is written."""
+    return tuple(f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}{zone}" for second in range(86_400))
+
+
 def _stamped(
     random: Random, day: datetime, count: int, who: Sequence[str], what: Sequence[str], date: str, zone: str
 ) -> Iterator[bytes]:
     """``count`` lines in time order; a JSON line begins with its time, an access line names the person first."""
     prefix = day.strftime(date)
-    clock = [f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}{zone}" for second in range(86_400)]
+    clock = _clock(zone)
     lines = zip(_times(random, count), random.choices(who, k=count), random.choices(what, k=count), strict=True)
     json_lines = date.startswith("{")
     batch: list[str] = []

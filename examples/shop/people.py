@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from types import MappingProxyType
@@ -60,14 +61,15 @@ def cast(persons: Sequence[Person], seed: int, requests: int) -> Cast:
         raise ValueError(message)
     random = Random(f"people:{seed}")
     asking = random.sample(persons, requests)
-    made = tuple(
-        _request(random, number, right, person)
-        for number, (right, person) in enumerate(zip(_rights(random, requests), asking, strict=True), start=1)
-    )
+    earlier: Counter[str] = Counter()
+    made = []
+    for number, (right, person) in enumerate(zip(_rights(random, requests), asking, strict=True), start=1):
+        made.append(_request(random, number, right, earlier[right], person))
+        earlier[right] += 1
     names = {person.number for person in asking}
     bystanders = tuple(person for person in persons if person.number not in names)
     customers = (*asking, *bystanders[: max(10, requests // 5)])
-    return Cast(made, bystanders, tuple(sorted(customers, key=lambda person: person.number)))
+    return Cast(tuple(made), bystanders, tuple(sorted(customers, key=lambda person: person.number)))
 
 
 def _rights(random: Random, count: int) -> list[str]:
@@ -79,7 +81,14 @@ def _rights(random: Random, count: int) -> list[str]:
     return rights
 
 
-def _request(random: Random, number: int, right: str, person: Person) -> Request:
+_CORRECTIONS = (("name", "email", "address"), ("name",), ("email",), ("address",))
+"""What people have corrected, in turn."""
+_PURPOSES = (PURPOSES, ("marketing",), ("marketing", "advertising"), ("analytics",))
+"""What people object to, in turn."""
+
+
+def _request(random: Random, number: int, right: str, earlier: int, person: Person) -> Request:
+    """``earlier``: how many requests of the same right there were before this one."""
     identities = random.choice(
         (
             (("email", person.email),),
@@ -90,17 +99,15 @@ def _request(random: Random, number: int, right: str, person: Person) -> Request
     )
     request = Request(f"shop-{number:05d}", right, person, identities)
     if right == "rectification":
-        corrected, corrections = _correction(random, person)
+        corrected, corrections = _correction(random, person, _CORRECTIONS[earlier % len(_CORRECTIONS)])
         return replace(request, corrected=corrected, corrections=MappingProxyType(corrections))
     if right == "objection":
-        purposes = random.choice(((), ("marketing",), ("marketing", "advertising"), ("analytics",)))
-        return replace(request, purposes=frozenset(purposes or PURPOSES))
+        return replace(request, purposes=frozenset(_PURPOSES[earlier % len(_PURPOSES)]))
     return request
 
 
-def _correction(random: Random, person: Person) -> tuple[Person, dict[str, str]]:
+def _correction(random: Random, person: Person, kinds: Collection[str]) -> tuple[Person, dict[str, str]]:
     """A new name, a new e-mail address or a new home; sometimes all at once."""
-    kinds = random.choice((("name",), ("email",), ("address",), ("name", "email", "address")))
     corrected, corrections = person, dict[str, str]()
     if "name" in kinds:
         corrected = replace(corrected, last_name=f"{person.last_name}-Neu")

@@ -180,10 +180,11 @@ create table products (
     price_cents integer not null
 );
 
--- Kept for the tax period after the customer has gone; what tax law does not ask for is masked.
+-- Kept for the tax period after the customer has gone; what tax law does not ask for is masked. So the account of
+-- somebody who ordered stays as well, as an empty shell: its key holds the orders together.
 create table orders (
     id bigint primary key,
-    account_id text references accounts on delete set null,
+    account_id text not null references accounts,
     recipient text,
     street text,
     postal_code text,

@@ -1,0 +1,1 @@
+"""The `habeas` command: for operators and those on call."""

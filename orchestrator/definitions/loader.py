@@ -25,6 +25,7 @@ from orchestrator.definitions.schema import (
 )
 from orchestrator.definitions.yamlfile import Document, read, resolve_secrets, validate
 from orchestrator.errors import ConfigurationError, Fault
+from orchestrator.messages.sources import Source, Sources
 
 REGULATIONS = "regulations.yaml"
 CATEGORIES = "categories.yaml"
@@ -146,6 +147,36 @@ def _template(entry: StepEntry) -> StepTemplate:
         entry.unless_verified,
         frozenset(entry.only_sources) if entry.only_sources is not None else None,
     )
+
+
+class _SourcesFile(BaseModel):
+    """The sources file."""
+
+    model_config = ConfigDict(extra="forbid")
+    sources: list[Source]
+
+
+def load_sources(path: Path, environment: Mapping[str, str] | None = None) -> Sources:
+    """Who may ask for what. Raises ``ConfigurationError`` with every fault found."""
+    sources, faults = examine_sources(path, environment)
+    if sources is None or faults:
+        raise ConfigurationError("the sources file has faults", faults=faults)
+    return sources
+
+
+def examine_sources(path: Path, environment: Mapping[str, str] | None = None) -> tuple[Sources | None, list[Fault]]:
+    """What ``load_sources`` does, without raising."""
+    document, faults = read(path)
+    if faults:
+        return None, faults
+    data, faults = resolve_secrets(document, document.data, (), environment)
+    entry, more = validate(_SourcesFile, document, data)
+    if entry is None:
+        return None, faults + more
+    try:
+        return Sources(entry.sources), faults
+    except ConfigurationError as error:
+        return None, [*faults, *(document.fault(("sources",), f.text) for f in error.faults)]
 
 
 class _Partial(BaseModel):

@@ -38,7 +38,19 @@ def _schema(name: str, model: type[BaseModel]) -> str:
     if model is RequestBody:
         document["allOf"] = _rules()
     document["title"] = name
+    _close(document)
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _close(node: Any) -> None:
+    """Keys that match no pattern are refused by the model; pydantic's schema leaves that out."""
+    if isinstance(node, dict):
+        if "patternProperties" in node:
+            node.setdefault("additionalProperties", False)
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            _close(child)
 
 
 def _rules() -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,11 +13,13 @@ from uuid import uuid4
 
 from connectors import contract
 from orchestrator import logs
-from orchestrator.artifacts.records import ArtifactWriter
+from orchestrator.artifacts.records import Artifact, ArtifactWriter
+from orchestrator.artifacts.spool import Stored
 from orchestrator.core import events as ev
 from orchestrator.core.model import NEVER, System
 from orchestrator.core.vocabulary import Action, Failure
 from orchestrator.errors import VaultError
+from orchestrator.privacy.vault import RequestKey
 from orchestrator.stages import results
 from orchestrator.stages.advance import Advanced, Happening
 from orchestrator.stages.heartbeat import Heartbeat
@@ -73,8 +75,11 @@ class Execute:
         self._secrets, self._holds, self._settle, self._heartbeat = secrets, holds, settle, heartbeat
         self._artifacts, self._batch = artifacts, batch
 
-    def work(self, name: str) -> Worked:
-        """One round: one claim, one call for each action in it. Raises ``Unavailable`` when the database is away."""
+    def work(self, name: str, on_full: Callable[[], None] = lambda: None) -> Worked:
+        """One round: one claim, one call for each action in it. Raises ``Unavailable`` when the database is away.
+
+        ``on_full`` is called before the work begins when the claim took all it may: another worker can take the rest.
+        """
         system = self._systems[name]
         token, lease = uuid4(), self._heartbeat.lease
         with self._database.transaction() as tx:
@@ -82,9 +87,12 @@ class Execute:
         if not claimed:
             return Worked()
         _log.debug("steps.claimed", system=name, steps=len(claimed))
+        full = len(claimed) >= min(self._batch, system.limits.batch)
+        if full:
+            on_full()
         with self._heartbeat.holding(token):
             advanced = self._carry_out(system, claimed)
-        return Worked(len(claimed), len(claimed) >= min(self._batch, system.limits.batch), advanced)
+        return Worked(len(claimed), full, advanced)
 
     def _carry_out(self, system: System, claimed: Sequence[Claimed]) -> Advanced:
         advanced = Advanced()
@@ -186,6 +194,7 @@ class _Call:
     def __init__(self, directory: Path, opened: Mapping[str, Opened]) -> None:
         self._directory, self._opened = directory, opened
         self._writers: dict[str, ArtifactWriter] = {}
+        self._deposits: dict[str, Artifact] = {}
 
     @property
     def now(self) -> datetime:
@@ -196,19 +205,25 @@ class _Call:
             self._writers[task.key] = ArtifactWriter(self._opened[task.key].key, task.key, self._directory)
         return self._writers[task.key]
 
+    def key(self, task: contract.Task) -> RequestKey:
+        return self._opened[task.key].key
+
+    def deposit(self, task: contract.Task, stored: Stored, counts: Mapping[str, int]) -> None:
+        self._deposits[task.key] = Artifact(stored, counts)
+
     def finish(self, task: contract.Task, system: str, one: Claimed) -> dict[str, Any] | None:
-        """The artifact row of what a task's sink took, if anything."""
+        """The artifact row of what a task left, if anything."""
         writer = self._writers.pop(task.key, None)
-        if writer is None:
+        artifact = writer.finish() if writer is not None else self._deposits.pop(task.key, None)
+        if artifact is None:
             return None
-        artifact = writer.finish()
         return {
             "request_id": one.request,
             "ordinal": one.step.ordinal,
             "system": system,
             "records": artifact.records,
             "bytes": artifact.stored.size,
-            "counts": dict(artifact.collections),
+            "counts": {"collections": dict(artifact.collections), "attachments": dict(artifact.attachments)},
             "digest": artifact.stored.digest,
             "inline": artifact.stored.inline,
             "location": artifact.stored.file,

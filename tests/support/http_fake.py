@@ -57,6 +57,8 @@ class HttpFake:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # one packet an answer: two small ones wait 40 ms for each other
+            disable_nagle_algorithm = True
 
             def handle_one_request(self) -> None:
                 try:

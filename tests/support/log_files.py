@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -130,10 +129,3 @@ def _frames(data: bytes) -> Iterator[bytes]:
         yield frame.decompress(data)
         assert frame.eof
         data = frame.unused_data
-
-
-class Barrier:
-    """Lets one thread stop at a place until another says go."""
-
-    def __init__(self) -> None:
-        self.reached, self.go = threading.Event(), threading.Event()

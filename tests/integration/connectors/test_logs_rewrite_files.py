@@ -16,6 +16,7 @@ import pytest
 
 from connectors.contract import Fatal, Outcome, Retryable
 from connectors.logs import passes, rewrite
+from connectors.logs.files import LogFile
 from tests.support.log_files import JSON_SOURCE, done, error, logs, pack, pending, run, task, unpack
 
 SUFFIXES = ("", ".gz", ".zst")
@@ -23,7 +24,8 @@ SUFFIXES = ("", ".gz", ".zst")
 
 def _lines(*users: int, size: int = 0) -> bytes:
     return b"".join(
-        json.dumps({"user_id": user, "email": f"u{user}@x.example", "pad": "x" * size}).encode() + b"\n" for user in users
+        json.dumps({"user_id": user, "email": f"u{user}@x.example", "pad": "x" * size}).encode() + b"\n"
+        for user in users
     )
 
 
@@ -51,15 +53,24 @@ def test_files_without_a_real_match_are_not_touched(tmp_path: Path) -> None:
     assert (path.stat().st_ino, path.stat().st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
 
 
+def _names_given_to(monkeypatch: pytest.MonkeyPatch, function: str) -> list[str]:
+    names, real = list[str](), getattr(passes, function)
+
+    def noting(file: LogFile, *rest: object) -> object:
+        names.append(file.name)
+        return real(file, *rest)
+
+    monkeypatch.setattr(passes, function, noting)
+    return names
+
+
 def test_two_hundred_people_are_erased_in_one_rewrite_of_each_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for suffix in SUFFIXES:
         pack(tmp_path / f"app.jsonl.2{suffix}", _lines(*range(400)))
     pack(tmp_path / "app.jsonl.9", _lines(*range(1000, 1400)))
-    opened, replaced = [], []
-    monkeypatch.setattr(passes, "open_log", lambda f, real=passes.open_log: opened.append(f.name) or real(f))
-    monkeypatch.setattr(passes, "replace", lambda f, *a, real=rewrite.replace: replaced.append(f.name) or real(f, *a))
+    opened, replaced = _names_given_to(monkeypatch, "open_log"), _names_given_to(monkeypatch, "replace")
     tasks = [task(f"r{n}/1", user_id=str(n)) for n in range(200)]
     for result in done(logs(tmp_path, JSON_SOURCE), *tasks):
         assert (result.outcome, result.counts) == (Outcome.EXECUTED, {"app": 3})
@@ -197,7 +208,7 @@ def test_a_worker_killed_at_any_moment_leaves_whole_files_and_its_work_is_counte
 ) -> None:
     old, new = _lines(1, *range(2, 40), 1, size=40_000), _lines(*range(2, 40), size=40_000)
     paths = [pack(tmp_path / f"app.jsonl.{n}{suffix}", old) for n in range(2)]
-    child = subprocess.run(
+    child = subprocess.run(  # noqa: PLW1510 - it is killed
         [sys.executable, "-c", CHILD, str(tmp_path), *moment.split()],
         cwd=Path(__file__).parents[3],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
@@ -249,8 +260,14 @@ def test_two_workers_at_once_do_each_others_files_no_harm(tmp_path: Path) -> Non
 
 def test_a_root_that_another_worker_is_rewriting_is_tried_again_later(tmp_path: Path) -> None:
     pack(tmp_path / "app.jsonl", _lines(1))
-    script = f"import fcntl, sys; f = open({str(tmp_path / '.habeas.lock')!r}, 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+    script = (
+        "import fcntl, sys; lock = open(sys.argv[1], 'w'); fcntl.flock(lock, fcntl.LOCK_EX); "
+        "print(1, flush=True); sys.stdin.read()"
+    )
+    lock = str(tmp_path / ".habeas.lock")
+    with subprocess.Popen(
+        [sys.executable, "-c", script, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
         refused = error(logs(tmp_path, JSON_SOURCE, lock_wait=0.1), task("r/1", user_id="1"))

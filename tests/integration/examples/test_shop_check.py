@@ -9,7 +9,6 @@ from dataclasses import replace
 import duckdb
 import psutil
 import psycopg
-import pytest
 
 from examples.shop.check import check, snapshot
 from examples.shop.payments import api
@@ -40,18 +39,20 @@ def test_a_shop_in_which_nothing_was_asked_and_nothing_done_passes(shop: Shop) -
     assert {"", *(person.user_id for person in shop.persons)} == before.digests().keys()
 
 
-@pytest.mark.parametrize("right", ["erasure", "rectification", "restriction", "objection"])
-def test_a_request_that_nobody_carried_out_is_found_for_each_person(shop: Shop, right: str) -> None:
-    asked = requests_of(shop, right)
-    findings = check(snapshot(shop), shop, asked)
-    assert {finding.person for finding in findings} == {request.person.user_id for request in asked}
-    wanted = {"users", "payments", "analytics", "logs"} if right == "erasure" else {"users", "payments", "analytics"}
-    assert {finding.system for finding in findings} == wanted
+def test_requests_that_nobody_carried_out_are_found_for_each_person_in_each_system(shop: Shop) -> None:
+    before = snapshot(shop)
+    for right in ("erasure", "rectification", "restriction", "objection"):
+        asked = requests_of(shop, right)
+        findings = check(before, shop, asked)
+        # An erasure shows in other people's rows as well: in their pointers to what should be gone.
+        assert {finding.person for finding in findings} >= {request.person.user_id for request in asked}
+        logs = {"logs"} if right == "erasure" else set()
+        assert {finding.system for finding in findings} == {"users", "payments", "analytics"} | logs
 
 
-@pytest.mark.parametrize("right", ["access", "portability"])
-def test_asking_to_see_ones_data_changes_nothing(shop: Shop, right: str) -> None:
-    assert check(snapshot(shop), shop, requests_of(shop, right)) == []
+def test_asking_to_see_ones_data_changes_nothing(shop: Shop) -> None:
+    asked = [*requests_of(shop, "access"), *requests_of(shop, "portability")]
+    assert check(snapshot(shop), shop, asked) == []
 
 
 def test_an_erased_row_left_behind_is_found(shop: Shop) -> None:
@@ -122,18 +123,19 @@ def test_a_pointer_to_an_erased_account_may_go_but_not_another_one(shop: Shop) -
     assert [f.what for f in check(before, shop, [])] == ["messages.recipient_id was changed"]
 
 
-@pytest.mark.parametrize("name", ["access.log.1", "access.log.3.gz", "app.jsonl.2"])
-def test_a_missing_log_line_is_found(shop: Shop, name: str) -> None:
+def test_a_missing_log_line_is_found_in_every_kind_of_file(shop: Shop) -> None:
     before = snapshot(shop)
-    path = shop.logs / name
-    about = path.stat()
-    packed = name.endswith(".gz")
-    lines = (gzip.decompress(path.read_bytes()) if packed else path.read_bytes()).splitlines(keepends=True)
-    content = b"".join(lines[:10] + lines[11:])
-    path.write_bytes(gzip.compress(content) if packed else content)
-    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
-    findings = check(before, shop, [])
-    assert [f.what for f in findings] == [f"1 × a line of {name} is missing or was changed"]
+    names = ["access.log.1", "access.log.3.gz", "app.jsonl.2"]
+    for name in names:
+        path = shop.logs / name
+        about = path.stat()
+        packed = name.endswith(".gz")
+        lines = (gzip.decompress(path.read_bytes()) if packed else path.read_bytes()).splitlines(keepends=True)
+        content = b"".join(lines[:10] + lines[11:])
+        path.write_bytes(gzip.compress(content) if packed else content)
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    wanted = [f"1 × a line of {name} is missing or was changed" for name in names]
+    assert sorted(f.what for f in check(before, shop, [])) == sorted(wanted)
 
 
 def test_swapped_log_lines_and_a_changed_mode_and_time_are_found(shop: Shop) -> None:

@@ -27,7 +27,7 @@ from tests.support.log_files import COMBINED_SOURCE, JSON_SOURCE, logs
         ({"sources": [{**JSON_SOURCE, "format": "regex"}]}, "'pattern'"),
         ({"sources": [{**JSON_SOURCE, "pattern": "x"}]}, "'pattern'"),
         ({"sources": [{**JSON_SOURCE, "format": "regex", "pattern": "("}]}, "regular expression"),
-        ({"sources": [{**JSON_SOURCE, "format": "regex", "pattern": "(?P<user_id>x)"}]}, "no field 'client.ip'"),
+        ({"sources": [{**JSON_SOURCE, "format": "regex", "pattern": "(?P<user_id>x)"}]}, "no field 'at'"),
         ({"sources": [{**COMBINED_SOURCE, "fields": {"email": {"identity": "email"}}}]}, "no field 'email'"),
         ({"sources": [{**JSON_SOURCE, "on_erase": "pseudonymise"}]}, "pseudonym_key"),
         ({"identities": ["phone"]}, "'phone'"),

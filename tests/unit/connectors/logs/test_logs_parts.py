@@ -85,10 +85,12 @@ JSON = st.recursive(
     indent=st.sampled_from([None, 1]),
 )
 def test_a_value_is_found_where_it_lies_however_the_line_is_written(
-    value: Any, around: dict[str, Any], ascii_only: bool, indent: int | None
+    value: Any, around: dict[str, Any], *, ascii_only: bool, indent: int | None
 ) -> None:
     record = {**around, "a": {"b": value}}
-    line = json.dumps(record, ensure_ascii=ascii_only, indent=indent).replace("\n", " ").encode("utf-8", "surrogatepass")
+    line = (
+        json.dumps(record, ensure_ascii=ascii_only, indent=indent).replace("\n", " ").encode("utf-8", "surrogatepass")
+    )
     spans = JsonLines(["a.b"]).parse(line)
     assert spans is not None
     if value is None or (value in ("", [], {}) and value is not False):
@@ -102,7 +104,9 @@ def test_a_value_is_found_where_it_lies_however_the_line_is_written(
     assert json.loads(spliced.decode("utf-8", "surrogatepass")) == {**record, "a": {"b": "t"}}
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b'{"a"}', b'{"a":}', b'{"a":1,}', b'{"a":1}x', b"[]", b"1", b'{"a":' * 99999])
+@pytest.mark.parametrize(
+    "line", [b"", b"{", b'{"a"}', b'{"a":}', b'{"a":1,}', b'{"a":1}x', b"[]", b"1", b'{"a":' * 99999]
+)
 def test_what_is_no_json_object_is_no_json_line(line: bytes) -> None:
     assert JsonLines(["a"]).parse(line) is None
 
@@ -153,7 +157,7 @@ def test_e_mail_addresses_that_count_as_equal_share_what_is_searched_for(one: st
         ("somewhere", "somewhere", True),
     ],
 )
-def test_addresses_are_compared_as_addresses(one: str, other: str, same: bool) -> None:
+def test_addresses_are_compared_as_addresses(one: str, other: str, *, same: bool) -> None:
     assert (normalise("ip", one) == normalise("ip", other)) is same
 
 

@@ -1,0 +1,1 @@
+"""What performance is measured with, peers beside us. Each module is a command: ``python -m benchmarks.NAME``."""

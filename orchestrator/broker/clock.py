@@ -1,0 +1,95 @@
+"""The clock process: one leader sweeps, relays and purges; the others stand by to take over."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+
+from orchestrator import logs
+from orchestrator.broker import topology
+from orchestrator.broker.bell import Bell
+from orchestrator.broker.relay import Relay
+from orchestrator.errors import Unavailable
+from orchestrator.runtime import Runtime
+from orchestrator.stages.advance import OUTBOX_CHANNEL
+
+_log = logs.get("clock")
+
+LEADER_LOCK = 0x48_41_42_4C  # "HABL": whoever holds this advisory lock leads
+PAUSE = 1.0
+"""Seconds between attempts to lead, and while the database or the broker is away."""
+
+
+class Clock:
+    """Leads when it can, until stopped."""
+
+    def __init__(
+        self, runtime: Runtime, bell: Bell, stop: threading.Event, healthy: Callable[[str, bool], None]
+    ) -> None:
+        """``healthy`` is told whether ``database`` and ``broker`` answer."""
+        self._runtime, self._bell, self._stop, self._healthy = runtime, bell, stop, healthy
+        self._relay = Relay(runtime.settings, runtime.database)
+        self._next = {"sweep": 0.0, "purge": 0.0}
+
+    def run(self) -> None:
+        """Until ``stop`` is set; outlives the database and the broker."""
+        while not self._stop.is_set():
+            try:
+                self._lead_or_wait()
+            except (Unavailable, psycopg.Error) as error:
+                self._healthy("database", False)  # noqa: FBT003 - a state, not a switch
+                _log.warning("database.unavailable", error=type(error).__name__)
+                self._stop.wait(PAUSE)
+        self._relay.close()
+
+    def _lead_or_wait(self) -> None:
+        # A session of its own: the lock is held as long as the connection lives, and dies with it.
+        url = topology.libpq(self._runtime.settings.database_url.get_secret_value())
+        with psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="habeas leader") as session:
+            while not self._stop.is_set():
+                self._healthy("database", True)  # noqa: FBT003 - a state, not a switch
+                row = session.execute("SELECT pg_try_advisory_lock(%s)", [LEADER_LOCK]).fetchone()
+                if row is not None and row[0]:
+                    self._lead(session)
+                    return
+                self._healthy("broker", True)  # noqa: FBT003 - a stand-by needs none
+                self._stop.wait(PAUSE)
+
+    def _lead(self, session: psycopg.Connection[Any]) -> None:
+        _log.info("leader.elected")
+        session.execute(f"LISTEN {OUTBOX_CHANNEL}")
+        self._runtime.register_systems()
+        while not self._stop.is_set():
+            # Also proves, each time, that the session and with it the lock is still ours.
+            session.execute("SELECT 1")
+            self._turn()
+            self._wait(session)
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        self._healthy("database", True)  # noqa: FBT003 - a state, not a switch
+        if now >= self._next["sweep"]:
+            advanced = self._runtime.sweep.tick()
+            self._bell.ring(advanced.rings)
+            self._next["sweep"] = now + self._runtime.settings.sweep_seconds
+        if now >= self._next["purge"]:
+            self._runtime.sweep.purge()
+            self._runtime.sweep.checkpoint()
+            self._next["purge"] = now + self._runtime.settings.retention_sweep_seconds
+        try:
+            self._relay.publish()
+            self._healthy("broker", True)  # noqa: FBT003 - a state, not a switch
+        except topology.AWAY as error:
+            self._healthy("broker", False)  # noqa: FBT003 - a state, not a switch
+            _log.warning("outbox.stuck", error=type(error).__name__)
+            self._stop.wait(PAUSE)
+
+    def _wait(self, session: psycopg.Connection[Any]) -> None:
+        """Until something is in the outbox, or the next sweep is due."""
+        left = max(0.0, self._next["sweep"] - time.monotonic())
+        for _ in session.notifies(timeout=left, stop_after=1):
+            return

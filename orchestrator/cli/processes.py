@@ -1,0 +1,128 @@
+"""``habeas intake``, ``habeas worker``, ``habeas clock``: the processes of a deployment."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import click
+
+from orchestrator import logs
+from orchestrator.broker import topology
+from orchestrator.broker.bell import CeleryBell
+from orchestrator.broker.celery_app import make_app
+from orchestrator.broker.clock import Clock
+from orchestrator.broker.consumer import IntakeConsumer
+from orchestrator.broker.tasks import register
+from orchestrator.cli.common import runtime_for
+from orchestrator.runtime import Runtime
+from orchestrator.web.health import Health, serve
+from orchestrator.web.metrics import Metrics
+
+_log = logs.get("process")
+
+
+def _start(runtime: Runtime, name: str) -> tuple[Health, threading.Event]:
+    """Log set-up, health endpoint, and an event that SIGTERM and SIGINT set."""
+    settings = runtime.settings
+    logs.configure(settings.log_format, settings.log_level)
+    health = Health()
+    metrics = Metrics(runtime.database, settings)
+    serve(health, metrics.render, settings.health_host, settings.health_port)
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        _log.info("process.stopping", process=name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    _log.info("process.started", process=name)
+    return health, stop
+
+
+@click.command()
+def intake() -> None:
+    """Take rights requests off the queue: validate, plan, store."""
+    runtime = runtime_for("habeas intake")
+    runtime.definitions, runtime.sources  # noqa: B018 - faults are told before anything begins
+    health, stop = _start(runtime, "intake")
+    bell = CeleryBell(make_app(runtime.settings, runtime.definitions.systems))
+
+    def healthy(well: bool) -> None:
+        health.report("broker", well)
+        health.report("database", well)
+
+    IntakeConsumer(runtime, bell, stop, healthy).run()
+    runtime.close()
+    _log.info("process.stopped", process="intake")
+
+
+@click.command()
+def clock() -> None:
+    """Sweep (timers, lost work, deadlines, purges) and publish events; one of them leads."""
+    runtime = runtime_for("habeas clock")
+    runtime.definitions  # noqa: B018 - faults are told before anything begins
+    health, stop = _start(runtime, "clock")
+    bell = CeleryBell(make_app(runtime.settings, runtime.definitions.systems))
+    Clock(runtime, bell, stop, health.report).run()
+    runtime.close()
+    _log.info("process.stopped", process="clock")
+
+
+@click.command()
+@click.option("-Q", "--queues", "systems", default="", help="Only these systems, separated by commas; default: all.")
+@click.option("-c", "--processes", type=int, default=None, help="Child processes; default: HABEAS_WORKER_PROCESSES.")
+def worker(systems: str, processes: int | None) -> None:
+    """Work on systems: claim, call the connector, settle."""
+    runtime = runtime_for("habeas worker")
+    known = runtime.definitions.systems
+    chosen = [s.strip() for s in systems.split(",") if s.strip()] or sorted(known)
+    unknown = sorted(set(chosen) - known.keys())
+    if unknown:
+        raise click.BadParameter(f"there is no system {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+    settings = runtime.settings
+    logs.configure(settings.log_format, settings.log_level)
+    app = make_app(settings, chosen)
+    register(app, runtime, CeleryBell(app))
+    health = Health()
+    serve(health, Metrics(runtime.database, settings).render, settings.health_host, settings.health_port)
+    with topology.connect(settings, "worker") as connection:
+        topology.declare(connection, known)
+    _run_worker(app, runtime, health, processes or settings.worker_processes)
+
+
+def _run_worker(app: Any, runtime: Runtime, health: Health, processes: int) -> None:
+    from celery import signals  # noqa: PLC0415 - only this process needs it
+
+    from orchestrator.cli.probe import Probe  # noqa: PLC0415 - the same
+
+    @signals.worker_process_init.connect(weak=False)
+    def forked(**_: Any) -> None:
+        runtime.after_fork()
+
+    probe = Probe(runtime, health)
+
+    @signals.worker_ready.connect(weak=False)
+    def ready(**_: Any) -> None:
+        probe.start()
+        _log.info("process.started", process="worker")
+
+    # Cold shutdown after the grace time: what is unfinished is taken back when its lease runs out.
+    app.conf.worker_soft_shutdown_timeout = runtime.settings.grace_seconds
+    running = app.Worker(
+        hostname="habeas@%h",
+        pool="prefork",
+        concurrency=processes,
+        loglevel="WARNING",
+        without_heartbeat=True,
+        without_gossip=True,
+        without_mingle=True,
+        optimization="fair",
+        quiet=True,
+    )
+    running.start()
+    _log.info("process.stopped", process="worker")
+    raise SystemExit(running.exitcode or 0)
