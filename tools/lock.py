@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,8 +35,8 @@ def wanted() -> dict[str, list[str]]:
     project = pyproject["project"]
     extras = project["optional-dependencies"]
     core = [*pyproject["build-system"]["requires"], *project["dependencies"]]
-    everything = [*core, *sum(extras.values(), []), *sum(pyproject["dependency-groups"].values(), []), EDITABLE]
-    image = [*core, *sum((lines for name, lines in extras.items() if name not in NOT_IN_THE_IMAGE), [])]
+    everything = [*core, *chain(*extras.values()), *chain(*pyproject["dependency-groups"].values()), EDITABLE]
+    image = [*core, *chain(*(lines for name, lines in extras.items() if name not in NOT_IN_THE_IMAGE))]
     demo = [line for line in everything if line.startswith("localstripe")]
     lists = {"requirements.lock": everything, "deploy/requirements.lock": image, "deploy/demo/requirements.lock": demo}
     return {

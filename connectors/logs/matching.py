@@ -1,4 +1,4 @@
-"""A batch of people, ready to be looked for: one automaton per source, and who a parsed line belongs to."""
+"""A batch of people, ready to be looked for: one set of needles per source, and who a parsed line belongs to."""
 
 from __future__ import annotations
 
@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from ahocorasick_rs import BytesAhoCorasick, Implementation, MatchKind
-
 from connectors.contract import Task
 from connectors.logs.config import LogsConfig, SourceConfig
 from connectors.logs.formats import Combined, LineFormat, Regex, Span
 from connectors.logs.identities import needs_folding, normalise
 from connectors.logs.jsonl import JsonLines
+from connectors.logs.needles import Needles
 
 __all__ = ["Hit", "Matcher", "subjects_of"]
-
-LARGEST_TABLE: Final = 400_000
-"""Bytes of needles up to which the fastest automaton is built; above, one that needs a tenth of the memory."""
 
 CARRIAGE_RETURN: Final = ord("\r")
 
@@ -71,53 +67,30 @@ class Matcher:
         self._fold = any(needs_folding(k, v) for k in set(self._kinds.values()) for v in subjects.get(k, ()))
 
     @cached_property
-    def _automaton(self) -> BytesAhoCorasick | None:
+    def _needles(self) -> Needles | None:
         needles = {
-            needle.lower() if self._fold else needle
+            needle
             for name, kind in self._kinds.items()
             for value in self._subjects.get(kind, ())
             for needle in self.format.needles(name, kind, value)
-            if needle
+            if needle.strip(b"\0")
         }
-        if not needles:
-            return None
-        needles.update(self.format.always())
-        # Leftmost matches do not overlap. That loses no line: a needle that is passed over overlaps one that is
-        # reported, and no needle contains a line end.
-        small = sum(map(len, needles)) <= LARGEST_TABLE
-        return BytesAhoCorasick(
-            sorted(needles),
-            matchkind=MatchKind.LeftmostFirst,
-            implementation=Implementation.DFA if small else Implementation.ContiguousNFA,
-        )
+        return Needles({*needles, *self.format.always()}, fold=self._fold) if needles else None
 
     @property
     def idle(self) -> bool:
         """Whether nobody of the batch can be found in this source, so that its files need not be read."""
-        return self._automaton is None
+        return self._needles is None
 
     def hits(self, chunk: bytes) -> Iterator[Hit | None]:
         """The lines of a chunk (whole lines) that belong to somebody, in order; ``None`` for one nobody can read."""
-        for start, end in self._candidates(chunk):
+        for start, end in self._needles.lines(chunk) if self._needles else ():
             stop = end - 1 if end > start and chunk[end - 1] == CARRIAGE_RETURN else end
             spans = self.format.parse(chunk[start:stop]) if end - start <= self._longest else None
             if spans is None:
                 yield None
             elif tasks := self._owners(spans):
                 yield Hit(start, stop, spans, tasks)
-
-    def _candidates(self, chunk: bytes) -> Iterator[tuple[int, int]]:
-        automaton = self._automaton
-        if automaton is None:
-            return
-        done = -1
-        for _, at, _ in automaton.find_matches_as_indexes(chunk.lower() if self._fold else chunk):
-            if at <= done:
-                continue
-            done = chunk.find(b"\n", at)
-            if done < 0:
-                done = len(chunk)
-            yield chunk.rfind(b"\n", 0, at) + 1, done
 
     def _owners(self, spans: Iterable[Span]) -> frozenset[int]:
         owners: set[int] = set()

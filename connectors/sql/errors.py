@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
+import psycopg
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from connectors.contract import ConnectorError, Fatal, Retryable, Unauthorised
@@ -43,6 +44,8 @@ def wrapped(where: str) -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise translate(error, where) from None
+    except psycopg.Error as error:
+        raise _postgres(error, where) from None  # COPY goes past SQLAlchemy.
     except SQLAlchemyError as error:
         raise Fatal(f"{where}: the statement could not be built ({type(error).__name__})") from None
     except UnicodeError:

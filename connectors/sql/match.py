@@ -309,6 +309,8 @@ class Matching:
         columns = self._kept_columns(key)
         names = ("s", *(f"c{n}" for n in range(len(columns))), "stay")
         query: Query = sa.union(*branches) if len(branches) > 1 else branches[0]
+        if len(branches) == 1 and not all(self._at_most_once(e) for e in self._session.graph.into(key)):
+            query = branches[0].distinct()
         if unless is not None:
             own = self._session.graph.collections[key].primary_key
             rows = query.subquery("candidates")
@@ -318,6 +320,10 @@ class Matching:
         table, count = self._session.create(query, names, self._session.name(key))
         of = {c: f"c{n}" for n, c in enumerate(columns)}
         return Matched(key, table, of, self._session.graph.collections[key].primary_key), count
+
+    def _at_most_once(self, edge: Edge) -> bool:
+        """Whether a row is reached over an edge from one parent row alone; by an identity it always is."""
+        return set(edge.parent_fields) == set(self._session.graph.collections[edge.parent].primary_key)
 
 
 def _wanted(task: Task, identity: str, kind: Kind, length: int | None, *, hashed: bool) -> Iterator[object]:

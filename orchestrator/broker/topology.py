@@ -19,7 +19,7 @@ AWAY: tuple[type[Exception], ...] = (AMQPError, KombuError, psycopg.Error, OSErr
 """What the transports raise when the broker goes away."""
 CONFIRM_TIMEOUT = 10.0
 """Seconds to wait for a broker's confirmation before the connection is thrown away."""
-VISIBILITY = {"intake": 30, "work": 60}
+INTAKE_VISIBILITY, VISIBILITY = 30, 60
 """pgmq: seconds until a message that was read and not acknowledged is seen again."""
 
 requests_exchange = Exchange(names.REQUESTS_EXCHANGE, type="topic", durable=True)
@@ -61,14 +61,14 @@ def broker_url(settings: Settings) -> str:
     """The broker's URL for kombu and Celery. Raises ``ConfigurationError``."""
     url = settings.broker_url.get_secret_value()
     if is_pgmq(settings):
-        return "pgmq://"
+        return "pgmq://localhost"  # where it really is stands in the transport options
     if not url.startswith(("amqp://", "amqps://")):
         raise ConfigurationError("", [Fault("must be an amqp://, amqps:// or pgmq:// URL", field="HABEAS_BROKER_URL")])
     return url.replace("amqp://", "pyamqp://", 1).replace("amqps://", "pyamqps://", 1)
 
 
 def transport_options(settings: Settings, use: str = "work") -> dict[str, Any]:
-    """Options of the transport; ``use``: ``intake`` or ``work``."""
+    """Options of the transport; ``use``: what for, e.g. ``intake``."""
     if not is_pgmq(settings):
         return {
             "confirm_publish": True,
@@ -84,7 +84,7 @@ def transport_options(settings: Settings, use: str = "work") -> dict[str, Any]:
         "wait_time_seconds": 0,
         "polling_interval": 1.0,
         "notify_throttle_interval_ms": 50,
-        "visibility_timeout": VISIBILITY[use],
+        "visibility_timeout": INTAKE_VISIBILITY if use == "intake" else VISIBILITY,
         "pool_size": 2,
         "pool_timeout": 10,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from examples.shop.people import Request
 __all__ = ["check", "expect", "read"]
 
 SYSTEM = "analytics"
+PATIENCE_SECONDS = 15
 
 SPECS = (
     TableSpec("identities", owner="user_id"),
@@ -29,10 +31,22 @@ ADVERTISING = frozenset({"marketing", "advertising"})
 """The purposes that advertising partners' audiences serve."""
 
 
+def _opened(path: Path) -> duckdb.DuckDBPyConnection:
+    """A connection, as soon as no other process has the file open: DuckDB lets in one at a time."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return duckdb.connect(str(path), read_only=True)
+        except duckdb.IOException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 def read(path: Path) -> dict[str, Table]:
     """The whole warehouse."""
     tables: dict[str, Table] = {}
-    with duckdb.connect(str(path), read_only=True) as connection:
+    with _opened(path) as connection:
 
         def rows(name: str) -> tuple[tuple[str, ...], Iterable[Row]]:
             found = connection.execute(f'select * from "{name}"')  # noqa: S608 - the names are those above

@@ -67,10 +67,24 @@ def _owner_finder(path: Path, persons: Sequence[Person]) -> Callable[[bytes], in
     return of_app
 
 
+def _log_files(directory: Path) -> Iterator[Path]:
+    return (path for path in directory.iterdir() if not path.name.startswith("."))
+
+
+def _own_files(directory: Path, persons: Sequence[Person], erased: set[int]) -> Iterator[Finding]:
+    """What whoever rewrote the logs left beside them (a lock, a journal) must not name the erased."""
+    for path in directory.glob(".*"):
+        content = path.read_bytes()
+        for person in (persons[number] for number in erased):
+            names = (person.user_id, person.email, person.ip, *person.device_ids)
+            if any(re.search(rb"(?<![\w.])" + re.escape(name.encode()) + rb"(?![\w.])", content) for name in names):
+                yield Finding(SYSTEM, person.user_id, f"the hidden file {path.name} names them")
+
+
 def read(directory: Path, persons: Sequence[Person]) -> dict[str, LogFile]:
     """Every file of the directory, by name."""
     files: dict[str, LogFile] = {}
-    for path in sorted(directory.iterdir()):
+    for path in sorted(_log_files(directory)):
         owner_of = _owner_finder(path, persons)
         about = path.stat()
         owners, lines = array("i"), array("q")
@@ -90,7 +104,8 @@ def check(
 ) -> Iterator[Finding]:
     """Every line, and every file's mode and time, that is not as the requests ask."""
     erased = {request.person.number for request in requests if request.right == "erasure"}
-    after = {path.name: path for path in directory.iterdir()}
+    yield from _own_files(directory, persons, erased)
+    after = {path.name: path for path in _log_files(directory)}
     for name in sorted(after.keys() - before.keys()):
         yield Finding(SYSTEM, "", f"the file {name} is new")
     for name, was in before.items():

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["ANYTHING", "DIFFERENT", "Expectation", "Finding", "Row", "Table", "TableSpec", "compare", "read_table"]
+__all__ = [
+    "ANYTHING",
+    "DIFFERENT",
+    "NOBODY",
+    "Expectation",
+    "Finding",
+    "Row",
+    "Table",
+    "TableSpec",
+    "compare",
+    "read_table",
+]
 
 Row = tuple[object, ...]
 Key = Row

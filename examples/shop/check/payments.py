@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from examples.shop.check.model import Finding
+from examples.shop.check.model import NOBODY, Finding
 from examples.shop.payments import Answer, api
 from examples.shop.people import Request
 
@@ -99,7 +99,7 @@ def _as_asked(was: Answer, now: Answer, request: Request | None) -> bool:
 
 def _cards(before: Payments, after: Payments, by_person: Mapping[str, Request]) -> Iterator[Finding]:
     for id_, card in before.cards.items():
-        person = before.users[card["customer"]]
+        person = before.users.get(card["customer"], NOBODY)
         request = by_person.get(person)
         now = after.cards.get(id_)
         if request and request.right == "erasure":
@@ -115,7 +115,7 @@ def _cards(before: Payments, after: Payments, by_person: Mapping[str, Request]) 
 def _tax_records(before: Payments, after: Payments, kind: str, by_person: Mapping[str, Request]) -> Iterator[Finding]:
     for id_, item in before.records[kind].items():
         now = after.records[kind].get(id_)
-        person = before.users[item["customer"]]
+        person = before.users.get(item["customer"], NOBODY)
         request = by_person.get(person)
         if now is None:
             yield Finding(SYSTEM, person, f"one of the {kind} is missing, and tax law wants it kept")

@@ -160,6 +160,15 @@ def test_a_lost_and_a_new_log_file_are_found(shop: Shop) -> None:
     }
 
 
+def test_a_hidden_file_beside_the_logs_is_no_place_for_an_erased_person(shop: Shop) -> None:
+    before = snapshot(shop)
+    erased = requests_of(shop, "erasure")[:1]
+    (shop.logs / ".journal").write_text("done 3\n")
+    assert not any("hidden" in f.what for f in check(before, shop, erased))
+    (shop.logs / ".journal").write_text(f"done {erased[0].person.email}\n")
+    assert any("hidden" in f.what for f in check(before, shop, erased))
+
+
 def test_a_bystanders_changed_customer_card_and_lost_customer_are_found(shop: Shop) -> None:
     before = snapshot(shop)
     person = bystander(shop)

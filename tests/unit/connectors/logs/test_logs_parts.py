@@ -18,6 +18,7 @@ from connectors.logs.codecs import blocks, encoder
 from connectors.logs.formats import Combined
 from connectors.logs.identities import normalise, spellings
 from connectors.logs.jsonl import JsonLines
+from connectors.logs.needles import Needles, telling
 
 
 @given(
@@ -163,3 +164,31 @@ def test_addresses_are_compared_as_addresses(one: str, other: str, *, same: bool
 
 def test_other_identities_are_compared_letter_by_letter() -> None:
     assert normalise("user_id", "Ab") != normalise("user_id", "aB")
+
+
+SHORT = st.binary(min_size=1, max_size=20).map(lambda b: b.replace(b"\n", b"x").replace(b"\0", b"y"))
+
+
+@given(
+    needles=st.lists(
+        st.one_of(SHORT, st.sampled_from([b"u1@mail.example", b"u2@mail.example", b"z" * 200])), min_size=1
+    ),
+    lines=st.lists(st.one_of(SHORT, st.sampled_from([b"", b"x u2@mail.example y", b"U1@MAIL.example", b"z" * 300]))),
+    fold=st.booleans(),
+)
+def test_no_line_with_a_needle_is_missed(needles: list[bytes], lines: list[bytes], *, fold: bool) -> None:
+    lines += [b"a" + needle + b"b" for needle in needles[:3]]
+    found = [b"\n".join(lines)[start:end] for start, end in Needles(needles, fold=fold).lines(b"\n".join(lines))]
+    wanted = [line for line in lines if any(n.lower() in line.lower() if fold else n in line for n in needles)]
+    assert [line for line in found if line in wanted] == wanted
+
+
+def test_needles_that_end_alike_are_cut_where_they_differ() -> None:
+    whole = [f"user{n}@mail.example".encode() for n in range(100, 200)]
+    cut = telling(whole)
+    assert len(cut) == 100
+    assert not any(needle.endswith(b".example") for needle in cut)
+
+
+def test_a_zero_byte_in_an_identity_hides_nothing() -> None:
+    assert list(Needles([b"\0\0abc"], fold=False).lines(b"x\n\0\0abc\n")) == [(2, 7)]

