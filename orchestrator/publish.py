@@ -23,6 +23,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypedDict, TypeVar, Unpack
@@ -224,33 +225,40 @@ class Publisher:
 
         An answer may come twice (same ``event_id``). Raises ``Unavailable`` when the broker is away.
         """
-        end = monotonic() + timeout
-        while True:
-            while self._arrived:
-                answer, message = self._arrived.pop(0)
-                yield answer
-                if message is not None:
-                    self._guard(message.ack)
-            left = end - monotonic()
-            if left <= 0:
-                return
-            self._guard(lambda left=left: self._drain(left))  # type: ignore[misc] # the default binds the value
+        for answer, message in self._arriving(timeout):
+            yield answer
+            self._acknowledge(message)
 
     def wait(self, message_id: str, timeout: float = 60.0) -> Answer:
-        """The final answer to one request: ``completed`` or ``refused``. Others that come meanwhile are kept.
+        """The final answer to one request: ``completed`` or ``refused``. Answers to others are kept.
 
         Raises ``TimeoutError`` when it did not come in time; wait again then.
         """
         others: list[tuple[Answer, Message | None]] = []
         try:
-            for answer in self.answers(timeout):
-                if answer.message_id == message_id and answer.final:
-                    return answer
+            for answer, message in self._arriving(timeout):
+                self._acknowledge(message)
                 if answer.message_id != message_id:
                     others.append((answer, None))
+                elif answer.final:
+                    return answer
         finally:
             self._arrived[:0] = others
         raise TimeoutError(f"no final answer to {message_id} came within {timeout:g} seconds")
+
+    def _arriving(self, timeout: float) -> Iterator[tuple[Answer, Message | None]]:
+        end = monotonic() + timeout
+        while True:
+            while self._arrived:
+                yield self._arrived.pop(0)
+            left = end - monotonic()
+            if left <= 0:
+                return
+            self._guard(partial(self._drain, left))
+
+    def _acknowledge(self, message: Message | None) -> None:
+        if message is not None:
+            self._guard(message.ack)
 
     def close(self) -> None:
         """Let go of the connection, and of the reply queue unless it has a name of its own."""

@@ -81,7 +81,9 @@ class Runtime:
     @cached_property
     def definitions(self) -> Definitions:
         """Workflows, systems, clocks, categories. Raises ``ConfigurationError`` with all faults."""
-        definitions = loader.load(self.settings.workflows, self.settings.systems, builtin=self.builtin)
+        definitions = loader.load(
+            self.settings.workflows, self.settings.systems, self.settings.lookup(), builtin=self.builtin
+        )
         self.packager.systems = definitions.systems
         if self.settings.default_regulation not in definitions.clocks:
             known = ", ".join(sorted(definitions.clocks))
@@ -92,7 +94,7 @@ class Runtime:
     @cached_property
     def sources(self) -> Sources:
         """Who may ask. Raises ``ConfigurationError`` with all faults."""
-        return loader.load_sources(self.settings.sources)
+        return loader.load_sources(self.settings.sources, self.settings.lookup())
 
     @cached_property
     def planner(self) -> Planner:

@@ -1,8 +1,8 @@
 """The only reader of the environment and of the settings file.
 
 A setting, ``lease_seconds`` say, is read from the environment variable ``HABEAS_LEASE_SECONDS``, or else from the file
-that ``HABEAS_LEASE_SECONDS_FILE`` names, or else from the YAML file that ``HABEAS_CONFIG`` names, or has its default.
-Secrets are never printed.
+that ``HABEAS_LEASE_SECONDS_FILE`` names, or else from the YAML file that ``HABEAS_CONFIG`` names (or
+``habeas up`` left in its home), or has its default. Secrets are never printed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from orchestrator.errors import ConfigurationError, Fault
 
 PREFIX = "HABEAS_"
+FILE = "settings.yaml"
+"""What `habeas up` writes into its home, and what is read from there when ``HABEAS_CONFIG`` says nothing."""
 
 
 def _shipped(folder: str) -> Path:
@@ -60,8 +62,15 @@ class Settings(BaseModel):
     default_regulation: str = Field("gdpr", description="For requests whose message and source name none.")
     event_source: str = Field("/habeas", description="The CloudEvents source of our events.")
     event_secret: SecretStr = Field(SecretStr(""), description="whsec_…: signs our events, when set.")
-    log_format: str = Field("console", pattern="^(console|json)$", description="console or json.")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error.")
+    log_format: Literal["console", "json"] = Field("console", description="console or json.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least that is logged.")
+    environment: dict[str, SecretStr] = Field(
+        {}, description="Values for {env: NAME} in definitions, where the environment has none. In the file only."
+    )
+
+    def lookup(self) -> dict[str, str]:
+        """What ``{env: NAME}`` in definitions finds: the environment, then the settings file's own values."""
+        return {**{name: value.get_secret_value() for name, value in self.environment.items()}, **os.environ}
 
 
 SECRETS = frozenset(name for name, field in Settings.model_fields.items() if field.annotation is SecretStr)
@@ -72,10 +81,13 @@ def read(environment: Mapping[str, str] | None = None, **given: Any) -> Settings
     env = os.environ if environment is None else environment
     values: dict[str, Any] = {}
     faults: list[Fault] = []
-    config = env.get(PREFIX + "CONFIG", "")
+    beside = (
+        Path(str(given.get("home") or env.get(PREFIX + "HOME", "") or Settings.model_fields["home"].default)) / FILE
+    )
+    config = env.get(PREFIX + "CONFIG", "") or (str(beside) if environment is None and beside.exists() else "")
     if config:
         values, faults = _file(Path(config))
-    for name in Settings.model_fields:
+    for name in Settings.model_fields.keys() - {"environment"}:
         variable = PREFIX + name.upper()
         if variable in env:
             values[name] = env[variable]

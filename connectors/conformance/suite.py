@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -69,14 +69,18 @@ class ConnectorConformance:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Drop the tests of what the system does not support: a name that is ``None`` is not collected."""
         super().__init_subclass__(**kwargs)
-        for name in [n for n in dir(cls) if n.startswith("test_")]:
-            marks = getattr(getattr(cls, name), "__dict__", {})
-            wanted: frozenset[Action] = marks.get("conformance_needs", frozenset())
-            choices: Sequence[Action] | None = marks.get("conformance_actions")
-            if not wanted <= cls.actions or (choices is not None and not cls.actions & set(choices)):
-                setattr(cls, name, None)
-        if not cls.reaches_out:
-            setattr(cls, UNREACHABLE_TEST, None)
+        if cls.__name__.startswith("Test") and not cls.actions:
+            raise TypeError(f"{cls.__name__} would test nothing: name the system's `actions`")
+        for name in [n for n in vars(ConnectorConformance) if n.startswith("test_") and n not in vars(cls)]:
+            # Looked for in all bases: a class between may have dropped the law for its own actions.
+            law = next(vars(base)[name] for base in cls.__mro__ if vars(base).get(name) is not None)
+            setattr(cls, name, law if cls._applies(name, vars(law)) else None)
+
+    @classmethod
+    def _applies(cls, name: str, marks: Mapping[str, Any]) -> bool:
+        choices: Sequence[Action] = marks.get("conformance_actions", tuple(cls.actions))
+        reachable = cls.reaches_out or name != UNREACHABLE_TEST
+        return reachable and bool(cls.actions & set(choices)) and marks.get("conformance_needs", set()) <= cls.actions
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Give each test marked by ``for_actions`` the actions that the system supports."""

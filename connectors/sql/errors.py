@@ -141,4 +141,4 @@ def _duckdb(origin: BaseException, where: str) -> ConnectorError:
 def _constraint(where: str, table: str, constraint: str | None) -> str:
     named = f"constraint {constraint}" if constraint else "a constraint"
     of = f" of table {table}" if table != where or constraint else ""
-    return f"{where}: {named}{of} forbids the change; nothing was changed"
+    return f"{where}: {named}{of} forbids the change; look at the rows that point to it, and map that table or let it cascade"

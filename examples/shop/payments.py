@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from examples.shop.persons import Person, chance
 
-__all__ = ["KEY", "Answer", "PaymentsApi", "PaymentsServer", "seed"]
+__all__ = ["KEY", "Answer", "PaymentsApi", "PaymentsServer", "api", "seed"]
 
 KEY = "sk_test_demo_shop"
 """The server takes any key of this form."""
@@ -129,6 +129,10 @@ class PaymentsApi:
         """Deletes an object, if it is there."""
         self._send("DELETE", path)
 
+    def wipe(self) -> None:
+        """Makes the server forget everything, as if newly started."""
+        self._send("DELETE", "/_config/data")
+
     def all(self, kind: str, **filters: str) -> Iterator[Answer]:
         """Every object of one kind, e.g. ``customers``, page by page; none where what it is filtered by is gone."""
         after: dict[str, str] = {}
@@ -150,7 +154,7 @@ class PaymentsApi:
         if response.status != http.client.OK:
             message = f"the payment server answered {method} {path.partition('?')[0]} with {response.status}"
             raise RuntimeError(message)
-        answer: Answer = json.loads(content)
+        answer: Answer = json.loads(content) if content else {}
         return answer
 
 

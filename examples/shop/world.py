@@ -87,13 +87,16 @@ class Shop:
         """Starts the payment processor's server. With ``stay`` it outlives this process."""
         self.server.start(stay=stay)
 
-    def seed(self) -> None:
-        """Makes and fills all four systems. The database must be there and empty, the payment server started."""
+    def seed(self, *, log_lines: int | None = None) -> None:
+        """Makes and fills all four systems. The database must be there and empty, the payment server started.
+
+        ``log_lines``: over all files; by default as many as befits the number of people.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(1) as pool:
             # The payment server is a process of its own: it works while this one writes logs.
             customers = pool.submit(payments.seed, self.server.url, self.cast.customers, self.seed_number)
-            self.counts["logs"] = logfiles.create(self.logs, self.persons, self.seed_number)
+            self.counts["logs"] = logfiles.create(self.logs, self.persons, self.seed_number, lines=log_lines)
             self.counts["analytics"] = analytics.create(self.warehouse, self.persons, self.seed_number)
             self.customers = customers.result()
         self.counts["payments"] = len(self.customers)

@@ -37,26 +37,26 @@ class NameBook:
 
     def __init__(self) -> None:
         """Empty."""
-        self._taken: set[str] = set()
+        self._files: set[str] = set()
+        self._folders: set[str] = set()
 
     def claim(self, path: str) -> str:
-        """``path``, or with ``-2``, ``-3``, … before its suffix when it, or a folder of its name, is taken."""
-        folder, slash, name = path.rpartition("/")
-        stem, dot, suffix = name.rpartition(".") if "." in name.lstrip(".") else (name, "", "")
-        number = 1
-        candidate = path
-        while self._clashes(candidate):
-            number += 1
-            candidate = f"{folder}{slash}{stem}-{number}{dot}{suffix}"
-        folded = candidate.casefold()
-        self._taken.add(folded)
-        # A file must not later take the name of a folder that something lies in.
-        parts = folded.split("/")
-        self._taken.update("/".join(parts[:end]) + "/" for end in range(1, len(parts)))
-        return candidate
+        """``path``, with ``-2``, ``-3``, … in the names that are taken: a file's by anything, a folder's by a file."""
+        *folders, name = path.split("/")
+        place = ""
+        for folder in folders:
+            free = self._free(place, folder, self._files)
+            self._folders.add(free.casefold())
+            place = free + "/"
+        free = self._free(place, name, self._files, self._folders)
+        self._files.add(free.casefold())
+        return free
 
-    def _clashes(self, path: str) -> bool:
-        folded = path.casefold()
-        parts = folded.split("/")
-        parents = ("/".join(parts[:end]) for end in range(1, len(parts)))
-        return folded in self._taken or folded + "/" in self._taken or any(parent in self._taken for parent in parents)
+    @staticmethod
+    def _free(place: str, name: str, *taken: set[str]) -> str:
+        stem, dot, suffix = name.rpartition(".") if "." in name.lstrip(".") else (name, "", "")
+        candidate, number = place + name, 1
+        while any(candidate.casefold() in names for names in taken):
+            number += 1
+            candidate = f"{place}{stem}-{number}{dot}{suffix}"
+        return candidate

@@ -99,13 +99,13 @@ def _run_worker(app: Any, runtime: Runtime, health: Health, processes: int) -> N
 
     from orchestrator.cli.probe import Probe  # noqa: PLC0415 - the same
 
-    @signals.worker_process_init.connect(weak=False)
+    @signals.worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def forked(**_: Any) -> None:
         runtime.after_fork()
 
     probe = Probe(runtime, health)
 
-    @signals.worker_ready.connect(weak=False)
+    @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
     def ready(**_: Any) -> None:
         probe.start()
         _log.info("process.started", process="worker")

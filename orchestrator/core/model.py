@@ -53,6 +53,9 @@ class Limits:
 
     batch: int = 100
     """Data subjects in one call."""
+    gather: timedelta = timedelta()
+    """How long ready steps may wait for their batch to fill: for systems where one pass costs the same for one person
+    and for a thousand."""
     concurrency: int | None = None
     """Batches under way at once; ``None``: as many as there are workers."""
     per_second: float | None = None

@@ -235,6 +235,7 @@ def _describe(entry: SystemEntry, connector: Connector[Any]) -> System:
     batch = min(entry.batch, connector.batch) if entry.batch else connector.batch
     limits = Limits(
         batch,
+        timedelta(seconds=entry.gather_seconds),
         entry.concurrency,
         entry.rate.per_second if entry.rate else None,
         entry.rate.burst if entry.rate else batch,

@@ -95,6 +95,9 @@ class SystemEntry(_Model):
     erase_after: list[Name] = Field(default=[], description="Systems that must be erased before this one.")
     cannot: dict[Action, str] = Field(default={}, description="Actions it can't do, and why: told in every answer.")
     batch: int | None = Field(None, ge=1, le=10_000, description="Data subjects in one call; default: the connector's.")
+    gather_seconds: Seconds = Field(
+        0, description="How long steps wait for their batch to fill; where a pass costs the same for one and for many."
+    )
     concurrency: int | None = Field(None, ge=1, description="Batches at once, all workers together.")
     rate: RateEntry | None = None
     retry: RetryEntry = RetryEntry()

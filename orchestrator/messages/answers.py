@@ -48,7 +48,7 @@ class Answer:
 
 
 def read_answer(body: bytes, headers: Mapping[str, object], secrets: Sequence[Secret], now: datetime) -> Answer | None:
-    """The answer in a message; ``None`` when it is something else, or lacks a signature by one of ``secrets`` (if any)."""
+    """The answer in a message; ``None`` when it is something else, or not signed by one of ``secrets``."""
     try:
         if secrets:
             verify(body, {str(k).lower(): str(v) for k, v in headers.items()}, secrets, now, MAX_AGE)

@@ -69,6 +69,8 @@ def _room(tx: Connection, system: str, limits: Limits, n: int) -> int:
         # One probe: whoever comes first closes the door behind itself.
         probe = tx.execute(_PROBE, {"system": system, "rest": limits.breaker_rest}).rowcount
         return min(n, probe)
+    if limits.gather and not tx.execute(_GATHERED, {"system": system, "n": n, "gather": limits.gather}).scalar_one():
+        return 0
     if limits.concurrency is not None:
         batches = tx.execute(_UNDER_WAY, {"system": system}).scalar_one()
         if batches >= limits.concurrency:
@@ -87,6 +89,9 @@ _STATE_LOCKED = text(_STATE_SQL + " FOR UPDATE")
 _PROBE = text("""
 UPDATE connector_state SET breaker_until = clock_timestamp() + :rest
 WHERE system = :system AND breaker_until <= clock_timestamp()""")
+_GATHERED = text("""
+SELECT count(*) >= :n OR coalesce(min(changed_at) <= clock_timestamp() - CAST(:gather AS interval), false)
+FROM (SELECT changed_at FROM step WHERE system = :system AND state = 'ready' LIMIT :n) AS waiting""")
 _UNDER_WAY = text("SELECT count(DISTINCT token) FROM step WHERE system = :system AND state = 'running'")
 _REFILL = text("""
 UPDATE connector_state SET tokens_at = clock_timestamp(),

@@ -6,6 +6,7 @@ import io
 import ipaddress
 import json
 import logging
+import sys
 import warnings
 
 import pytest
@@ -78,13 +79,15 @@ def test_personal_data_nested_anywhere_does_not_get_out(personal, depth):
 
 @given(PERSONAL)
 def test_an_exception_and_its_causes_are_logged_without_personal_data(personal):
-    try:
+    def lose() -> None:
         try:
-            raise KeyError(personal)
+            {}[personal]
         except KeyError as cause:
             raise HabeasError(f"lost {personal}") from cause
-    except HabeasError as error:
-        assert personal not in leaves(logs._frames(error))
+
+    with pytest.raises(HabeasError) as caught:
+        lose()
+    assert personal not in leaves(logs._frames(caught.value))
 
 
 @pytest.mark.parametrize("kind", [Identity, ContractIdentity])
@@ -93,9 +96,12 @@ def test_an_identity_is_reduced_to_its_class(kind):
 
 
 def test_values_under_sensitive_keys_are_dropped_whatever_they_look_like():
-    cleaned = logs.redact({"password": "hunter2", "X-Api-Key": "abc", "subject": {"n": "Ada"}, "user_email": 7, "ok": True})
+    cleaned = logs.redact(
+        {"password": "hunter2", "X-Api-Key": "abc", "subject": {"n": "Ada"}, "user_email": 7, "ok": True}
+    )
     assert cleaned == {
-        "password": "[redacted]", "X-Api-Key": "[redacted]", "subject": "[redacted]", "user_email": "[redacted]", "ok": True,
+        "password": "[redacted]", "X-Api-Key": "[redacted]", "subject": "[redacted]", "user_email": "[redacted]",
+        "ok": True,
     }  # fmt: skip
 
 
@@ -126,7 +132,7 @@ def test_a_line_carries_its_event_level_logger_process_and_time(stream):
 def test_a_traceback_shows_types_and_places_but_no_locals_and_no_source(stream):
     secret_local = "ada@example.org"
     try:
-        raise ValueError(f"bad value '{secret_local}' at 10.1.2.3")
+        int(f"{secret_local} at 10.1.2.3")
     except ValueError:
         logs.get("worker").exception("connector.crashed")
     (line,) = lines(stream)
@@ -142,8 +148,8 @@ def test_lines_of_libraries_take_the_same_way(stream):
     library = logging.getLogger("somelib")
     library.warning("login of %s from %s failed", "ada@example.org", ipaddress.ip_address("10.1.2.3"))
     try:
-        raise RuntimeError("for ada@example.org")
-    except RuntimeError:
+        int("for ada@example.org")
+    except ValueError:
         library.exception("oops +49 170 1234567")
     first, second = lines(stream)
     assert (first["event"], first["logger"], first["message"]) == (
@@ -165,8 +171,6 @@ def test_warnings_take_the_same_way(stream):
 
 def test_an_uncaught_exception_takes_the_same_way(stream):
     error = RuntimeError("for ada@example.org")
-    import sys
-
     sys.excepthook(RuntimeError, error, None)
     assert lines(stream)[0]["event"] == "process.crashed"
     assert "ada" not in stream.getvalue()

@@ -71,7 +71,10 @@ def test_a_corrected_address_is_verified_although_the_old_one_leads_nowhere(fill
 def test_a_value_that_does_not_fit_is_refused_naming_the_category_not_the_value(
     filled: str, tmp_path: Path, category: str, value: str, says: str
 ) -> None:
-    connector = shop.system(filled, tmp_path)
+    document = shop.dataset()
+    cities = next(c for c in document["dataset"][0]["collections"] if c["name"] == "addresses")["fields"]
+    next(f for f in cities if f["name"] == "city")["fides_meta"] = {"length": 50}  # DuckDB's columns have no length.
+    connector = shop.system(filled, tmp_path, document)
     before = shop.contents(filled)
     bad = shop.task(Action.RECTIFY, 1, corrections={category: value})
     good = shop.task(Action.RECTIFY, 2, corrections={"user.name": "Grace"})
@@ -79,7 +82,7 @@ def test_a_value_that_does_not_fit_is_refused_naming_the_category_not_the_value(
     assert isinstance(results["r1/1"], Fatal)
     assert category in str(results["r1/1"])
     assert says in str(results["r1/1"])
-    assert value not in str(results["r1/1"]).replace("Name 9", "") or value == "9"
+    assert value == "9" or value not in str(results["r1/1"])
     assert done(results["r2/1"]).counts == {"users": 1, "orders": 2}
     assert shop.contents(filled)["profiles"] == before["profiles"]
 

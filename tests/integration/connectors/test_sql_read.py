@@ -72,7 +72,8 @@ def test_discovery_after_a_masking_erasure_finds_no_masks(filled: str, tmp_path:
     known = Identity("user_id", "1")
     shop.perform(connector, shop.task(Action.ERASE, 1, known))
     result = done(shop.only(shop.perform(connector, shop.task(Action.DISCOVER, 1, known))))
-    assert {i.type for i in result.found} == {"user_id", "device_id"}, "keys stay, the rest is masked"
+    # Keys stay; where no foreign key holds it, even the devices' link to the person is gone.
+    assert {i.type for i in result.found} == {"user_id", *(() if filled.startswith("duckdb") else ("device_id",))}
 
 
 TYPES = {

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import duckdb
 import psutil
@@ -196,7 +198,11 @@ def test_a_bystanders_changed_row_in_the_warehouse_is_found(shop: Shop) -> None:
     ]
 
 
-def test_stopping_the_shop_leaves_no_process(shop: Shop) -> None:
+def test_stopping_the_shop_leaves_no_process(tmp_path: Path, reaped: Callable[[int], None]) -> None:
+    shop = Shop.create(tmp_path, "postgresql://nowhere/shop", people=60)
+    shop.start()
+    assert shop.server.pid
+    reaped(shop.server.pid)
     process = psutil.Process(shop.server.pid)
     shop.stop()
     assert not process.is_running()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import itertools
 import stat
 import tracemalloc
 from datetime import UTC, date, datetime
@@ -77,8 +79,8 @@ BLOCKS = [THREE[HEAD + i * BLOCK : HEAD + (i + 1) * BLOCK] for i in range(3)]
         seal(b"d" * CHUNK)[:HEAD] + BLOCKS[2],
         b"\x53\x02" + THREE[2:],
     ],
-    ids=["cut", "chunk lost", "two lost", "all lost", "head cut", "empty", "longer", "last twice", "swapped", "repeated",
-         "middle lost", "other stream's", "other version"],
+    ids=["cut", "chunk lost", "two lost", "all lost", "head cut", "empty", "longer", "last twice", "swapped",
+         "repeated", "middle lost", "other stream's", "other version"],
 )  # fmt: skip
 def test_a_stream_that_was_cut_reordered_or_joined_is_found_out(tampered):
     with pytest.raises(VaultError):
@@ -112,7 +114,9 @@ def read(artifact, directory):
     return list(read_artifact(artifact.stored, KEY, "r1/3", directory))
 
 
-VALUES = st.dictionaries(st.text(max_size=8), st.none() | st.booleans() | st.integers() | st.text(max_size=20), max_size=4)
+VALUES = st.dictionaries(
+    st.text(max_size=8), st.none() | st.booleans() | st.integers() | st.text(max_size=20), max_size=4
+)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["orders", "profile", "ädresses/../x"]), VALUES), max_size=20))
@@ -158,8 +162,6 @@ def test_a_value_that_json_does_not_take_is_refused_by_its_class_alone(tmp_path)
 
 
 def many(sink, count=30_000):
-    import hashlib
-
     for number in range(count):
         sink.write("events", {"n": number, "noise": hashlib.sha256(str(number).encode()).hexdigest()})
 
@@ -200,8 +202,6 @@ def test_what_a_killed_worker_left_is_swept_and_nothing_else(tmp_path):
 
 
 def test_writing_and_reading_take_little_memory_however_much_there_is(tmp_path):
-    import itertools
-
     def peak(count: int) -> int:
         tracemalloc.start()
         artifact = gather(tmp_path, lambda sink: many(sink, count))

@@ -29,7 +29,7 @@ def definitions(environment: dict[str, str]) -> Definitions:
 
 
 def test_the_files_refer_to_nothing_that_the_shop_does_not_tell(environment: dict[str, str]) -> None:
-    named = set(re.findall(r"\{env: (\w+)\}", SYSTEMS.read_text() + SOURCES.read_text()))
+    named = set(re.findall(r"\{env: (SHOP_\w+)\}", SYSTEMS.read_text() + SOURCES.read_text()))
     assert named == environment.keys()
 
 

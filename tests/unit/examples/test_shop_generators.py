@@ -58,7 +58,7 @@ def test_another_seed_gives_other_people() -> None:
 
 
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 400))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_no_two_people_share_an_identifier(seed: int, count: int) -> None:
     persons = make_persons(seed, count)
     shared = Counter(
@@ -78,7 +78,7 @@ def test_no_two_people_share_an_identifier(seed: int, count: int) -> None:
 
 
 @given(seed=st.integers(0, 10**6), requests=st.integers(6, 60))
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_requests_are_of_every_right_and_of_distinct_people_and_everyone_else_is_a_bystander(
     seed: int, requests: int
 ) -> None:

@@ -82,12 +82,15 @@ def test_a_changed_body_does_not_verify(body, position, flip):
 
 
 @pytest.mark.parametrize("change", [
-    {"webhook-id": "m-2"}, {"webhook-timestamp": "1"}, {"webhook-signature": "v1,AAAA"}, {"webhook-signature": "v2,AAAA"},
+    {"webhook-id": "m-2"}, {"webhook-timestamp": "1"}, {"webhook-signature": "v1,AAAA"},
+    {"webhook-signature": "v2,AAAA"},
     {"webhook-signature": ""}, {"webhook-timestamp": "-1"}, {"webhook-timestamp": "1e9"}, {"webhook-timestamp": "٣"},
     {"webhook-signature": "v1,é"}, {"webhook-timestamp": "9" * 400},
 ])  # fmt: skip
 def test_a_changed_header_does_not_verify(change):
-    assert reason(verify, b"x", {**sign(b"x", "m-1", NOW, [Secret(ONE)]), **change}, [Secret(ONE)], NOW) == "bad_signature"
+    assert (
+        reason(verify, b"x", {**sign(b"x", "m-1", NOW, [Secret(ONE)]), **change}, [Secret(ONE)], NOW) == "bad_signature"
+    )
 
 
 @given(st.text(), st.text(), st.text())
@@ -169,7 +172,8 @@ def test_two_sources_may_not_share_a_secret_or_a_name():
 
 @pytest.mark.parametrize("entry", [
     {"source": "urn:a"}, {"source": "urn:a", "secrets": ["x"]}, {"source": "a@b.example", "unsigned": "allowed"},
-    {"source": "urn:a", "unsigned": "allowed", "rights": ["oblivion"]}, {"source": "urn:a", "secrets": [ONE], "typo": 1},
+    {"source": "urn:a", "unsigned": "allowed", "rights": ["oblivion"]},
+    {"source": "urn:a", "secrets": [ONE], "typo": 1},
     {"source": "urn:a", "secrets": [ONE], "max_age": "0s"}, {"source": "urn:a", "secrets": [ONE], "max_age": "soon"},
 ])  # fmt: skip
 def test_a_source_that_makes_no_sense_is_refused(entry):

@@ -11,7 +11,9 @@ from orchestrator.privacy.audit import GENESIS, Checkpoints, link, verify_chain,
 from orchestrator.privacy.vault import MasterKeys
 
 ENTRIES = st.lists(
-    st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.none(), max_size=3), min_size=2, max_size=6
+    st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.none(), max_size=3),
+    min_size=2,
+    max_size=6,
 )
 
 

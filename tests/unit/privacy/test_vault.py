@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import stat
 
@@ -112,8 +113,6 @@ EMAIL = Identity("email", "ada@example.org")
 
 
 def test_a_person_is_recognised_whether_named_raw_or_hashed():
-    import hashlib
-
     ledger = Ledger(MasterKeys.parse(FIRST))
     hashed = Identity("email", hashlib.sha256(b"ada@example.org").hexdigest(), "sha256")
     assert ledger.hash(EMAIL) == ledger.hash(hashed)

@@ -45,11 +45,16 @@ def test_a_script_can_be_run_and_has_no_fault_of_grammar(script: str) -> None:
 
 
 def test_set_up_refuses_a_python_that_is_too_old_with_the_command_to_run(tmp_path: Path) -> None:
-    # A PATH with the tools of the script, but no Python and no apt.
+    # A checkout that is not set up, and a PATH with the tools of the script, but no Python and no apt.
+    checkout, path = tmp_path / "checkout", tmp_path / "bin"
+    (checkout / "tools").mkdir(parents=True)
+    for name in ("tools/bootstrap", "requirements.lock", "pyproject.toml"):
+        (checkout / name).write_bytes((ROOT / name).read_bytes())
+    path.mkdir()
     for tool in ("sh", "id", "cksum", "cat", "ls", "dirname"):
-        (tmp_path / tool).symlink_to(f"/usr/bin/{tool}")
-    command = ["/bin/sh", str(ROOT / "tools/bootstrap")]
-    done = subprocess.run(command, env={"PATH": str(tmp_path)}, check=False, capture_output=True, text=True)
+        (path / tool).symlink_to(f"/usr/bin/{tool}")
+    command = ["/bin/sh", str(checkout / "tools/bootstrap")]
+    done = subprocess.run(command, env={"PATH": str(path)}, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert "apt-get install -y --no-install-recommends python3 python3-venv" in done.stderr
 

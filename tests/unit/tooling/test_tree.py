@@ -18,10 +18,10 @@ LONGEST_FILE = 400
 LONGEST_FUNCTION = 50
 MOST_DEPENDENCIES = 15
 HOMES = {
-    "ahocorasick": "connectors/logs/",
     "duckdb": "connectors/sql/",
     "duckdb_engine": "connectors/sql/",
     "fideslang": "connectors/sql/",
+    "hyperscan": "connectors/logs/",
     "isal": "connectors/logs/",
     "pymysql": "connectors/sql/",
     "stripe": "connectors/payments/",
