@@ -16,12 +16,13 @@ demo: setup ## run the demo shop end to end; KEEP=1 leaves it running
 	$(BIN)/habeas demo $(if $(KEEP),--keep)
 
 test: lint ## check and test everything, on real servers; ARGS="-k words" narrows it
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(ARGS)
 
 lint: setup ## formatting, lint, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/conftest.py tests/support tools deploy/demo
 	$(BIN)/lint-imports
 
 format: setup ## rewrite the sources as the formatter wants them

@@ -333,9 +333,15 @@ class Publisher:
         connection, self._connection, self._producer, self._consumer = self._connection, None, None, None
         # Unacknowledged answers are delivered again; those without a message are acknowledged and kept.
         self._arrived = [(answer, message) for answer, message in self._arrived if message is None]
-        if connection is not None:
+        if connection is None:
+            return
+        transport = connection.transport
+        with suppress(Exception):
+            connection.close()
+        if self._pgmq:
+            # kombu leaves the pool of a connection that never came about, which would go on trying for ever.
             with suppress(Exception):
-                connection.close()
+                transport.close_connection(None)
 
 
 def _body(right: Right | str, options: Options) -> Json:

@@ -77,7 +77,7 @@ class Erasure:
             return self._redactions.start(task, redact, now, counts, retained)
         if retained:
             return Done(Outcome.RETAINED, counts=dict(counts), retained=tuple(retained))
-        # Only customers gone before: on a repeated attempt that was us, before the answer was lost; else somebody, before.
+        # Only customers gone before. On a repeated attempt that was us, and the answer was lost; else it was earlier.
         repeated = task.attempt > 1
         return Done(Outcome.EXECUTED if counts or repeated else Outcome.NO_MATCH, counts=dict(counts))
 

@@ -79,7 +79,7 @@ def _postgres(origin: BaseException, where: str) -> ConnectorError:
     if state in {"42P01", "42703", "3F000", "3D000"}:
         return SchemaDrift(f"{where}: a table or column of the data map is missing in the database (SQLSTATE {state})")
     if state.startswith("23"):
-        return RowFault(_constraint(where, table, constraint))
+        return RowFault(_constraint(where, table, constraint, unique=state == "23505"))
     if state.startswith("22"):
         return RowFault(f"{where}: a value does not fit its column (SQLSTATE {state})")
     return Fatal(f"{where}: PostgreSQL refused the statement (SQLSTATE {state})")
@@ -103,7 +103,7 @@ def _mysql(origin: BaseException, where: str) -> ConnectorError:
     if number in MYSQL_DRIFT:
         return SchemaDrift(f"{where}: a table or column of the data map is missing in the database (error {number})")
     if number in MYSQL_CONSTRAINT:
-        return RowFault(_constraint(where, _quoted_table(origin) or where, None))
+        return RowFault(_constraint(where, _quoted_table(origin) or where, None, unique=number in {1062, 1586}))
     if number in MYSQL_DATA:
         return RowFault(f"{where}: a value does not fit its column (error {number})")
     return Fatal(f"{where}: MariaDB refused the statement (error {number})")
@@ -127,7 +127,7 @@ def _duckdb(origin: BaseException, where: str) -> ConnectorError:
         case "TransactionException" | "SerializationException" | "InterruptException":
             return Retryable(f"{where}: another transaction changed the same rows", after=LOCK_RETRY)
         case "ConstraintException":
-            return RowFault(_constraint(where, where, None))
+            return RowFault(_constraint(where, where, None, unique="uplicate key" in str(origin)))
         case "CatalogException" | "BinderException":
             return SchemaDrift(f"{where}: a table or column of the data map is missing in the database")
         case "ConversionException" | "OutOfRangeException":
@@ -138,7 +138,9 @@ def _duckdb(origin: BaseException, where: str) -> ConnectorError:
             return Fatal(f"{where}: DuckDB refused the statement ({name})")
 
 
-def _constraint(where: str, table: str, constraint: str | None) -> str:
+def _constraint(where: str, table: str, constraint: str | None, *, unique: bool) -> str:
+    if unique:
+        return f"{where}: another row of table {table} already holds the new value, which must be unique"
     named = f"constraint {constraint}" if constraint else "a constraint"
     of = f" of table {table}" if table != where or constraint else ""
-    return f"{where}: {named}{of} forbids the change; look at the rows that point to it, and map that table or let it cascade"
+    return f"{where}: {named}{of} forbids the change; map that table, or let its rows cascade or be set to NULL"

@@ -136,19 +136,45 @@ def _keys(
             else:
                 keyed.append((table, tuple(columns), parent, tuple(targets)))
         return unique, keyed
+    if dialect.mysql:
+        return _mysql_keys(connection, schema)
     inspector = sa.inspect(connection)
     wanted = sorted(set(tables))
     for (_, table), indexes in inspector.get_multi_indexes(schema=schema, filter_names=wanted).items():
         for index in indexes:
             if index["unique"]:
-                unique[table] |= frozenset(c for c in index["column_names"] if c)
+                unique[table or ""] |= frozenset(c for c in index["column_names"] if c)
     for (_, table), found in inspector.get_multi_foreign_keys(schema=schema, filter_names=wanted).items():
         keyed += [
-            (table, tuple(f["constrained_columns"]), f["referred_table"], tuple(f["referred_columns"]))
+            (table or "", tuple(f["constrained_columns"]), f["referred_table"], tuple(f["referred_columns"]))
             for f in found
             if f["referred_schema"] in {None, schema}
         ]
     return unique, keyed
+
+
+def _mysql_keys(connection: sa.Connection, schema: str) -> tuple[Mapping[str, frozenset[str]], list[ForeignKeyRow]]:
+    """The same, from information_schema: the inspector would read and parse every table's definition."""
+    unique: dict[str, frozenset[str]] = defaultdict(frozenset)
+    indexes = sa.text(
+        "SELECT table_name, column_name FROM information_schema.statistics "
+        "WHERE table_schema = :schema AND non_unique = 0 AND index_name <> 'PRIMARY' AND column_name IS NOT NULL"
+    )
+    for table, column in connection.execute(indexes, {"schema": schema}):
+        unique[table] |= {column}
+    keys = sa.text(
+        "SELECT table_name, constraint_name, column_name, referenced_table_name, referenced_column_name "
+        "FROM information_schema.key_column_usage "
+        "WHERE table_schema = :schema AND referenced_table_schema = :schema "
+        "ORDER BY table_name, constraint_name, ordinal_position"
+    )
+    keyed: dict[tuple[str, str, str], list[tuple[str, str]]] = defaultdict(list)
+    for table, constraint, column, parent, target in connection.execute(keys, {"schema": schema}):
+        keyed[table, constraint, parent].append((column, target))
+    return unique, [
+        (table, tuple(c for c, _ in pairs), parent, tuple(t for _, t in pairs))
+        for (table, _, parent), pairs in keyed.items()
+    ]
 
 
 def _table(key: Key, schema: str | None, columns: Sequence[Column], unique: frozenset[str]) -> Table:

@@ -2,7 +2,7 @@
 """Fills the demo shop's four systems inside Docker Compose, once; ends at once where they are filled already.
 
 Reads what ``examples/shop/systems.yaml`` refers to: ``SHOP_DATABASE_URL``, ``SHOP_LOGS``, ``SHOP_STRIPE_URL`` and
-``SHOP_WAREHOUSE_URL``.
+``SHOP_WAREHOUSE_URL``. The number of people may be given as an argument.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from examples.shop.people import cast
 from examples.shop.persons import make_persons
 
 PEOPLE = 3000
-REQUESTS = 300
 SEED = 7
 
 
@@ -29,15 +28,15 @@ def seeded(url: str) -> bool:
         return bool(found and found[0])
 
 
-def main() -> None:
+def main(people: int) -> None:
     """Fill the systems, the database last."""
     database = os.environ["SHOP_DATABASE_URL"]
     if seeded(database):
         return
     logs = Path(os.environ["SHOP_LOGS"])
     logs.parent.mkdir(parents=True, exist_ok=True)
-    persons = make_persons(SEED, PEOPLE)
-    customers = payments.seed(os.environ["SHOP_STRIPE_URL"], cast(persons, SEED, REQUESTS).customers, SEED)
+    persons = make_persons(SEED, people)
+    customers = payments.seed(os.environ["SHOP_STRIPE_URL"], cast(persons, SEED, min(300, people // 2)).customers, SEED)
     logfiles.create(logs, persons, SEED)
     analytics.create(Path(os.environ["SHOP_WAREHOUSE_URL"].removeprefix("duckdb:///")), persons, SEED)
     rows = users.create(database, persons, SEED, customers)
@@ -45,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else PEOPLE)

@@ -24,7 +24,7 @@ from orchestrator.cli.supervisor import Home, Supervisor, deployment
 from orchestrator.core.model import Identity
 from orchestrator.core.vocabulary import EventKind
 from orchestrator.embedded import EmbeddedPostgres
-from orchestrator.publish import Answer, Publisher
+from orchestrator.publish import Answer, Options, Publisher
 from orchestrator.runtime import Runtime
 
 SOURCE = "/shop/account-service"
@@ -106,14 +106,16 @@ def _ask(console: Console, runtime: Runtime, supervisor: Supervisor, shop: Shop)
 
 
 def _publish(habeas: Publisher, request: Request) -> None:
-    habeas.request(
-        request.right,
-        identities=[Identity(kind, value) for kind, value in request.identities],
-        message_id=request.id,
-        verification={"method": "login", "verified_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"},
-        **({"corrections": dict(request.corrections)} if request.corrections else {}),
-        **({"purposes": sorted(request.purposes)} if request.purposes else {}),
-    )
+    options: Options = {
+        "identities": [Identity(kind, value) for kind, value in request.identities],
+        "message_id": request.id,
+        "verification": {"method": "login", "verified_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"},
+    }
+    if request.corrections:
+        options["corrections"] = dict(request.corrections)
+    if request.purposes:
+        options["purposes"] = sorted(request.purposes)
+    habeas.request(request.right, **options)
 
 
 def _tell(console: Console, home: Home, shop: Shop, progress: Progress, findings: list[Finding]) -> bool:

@@ -150,7 +150,7 @@ def deployment(home: Home, values: Mapping[str, Any]) -> Iterator[tuple[Runtime,
         runtime = Runtime(settings_module.read(environment), "habeas up")
         runtime.definitions, runtime.sources  # noqa: B018 - faults are told before anything begins
         migrate.upgrade(runtime.database)
-        install_pgmq(postgres.url)
+        install_pgmq(runtime.settings.database_url.get_secret_value())
         runtime.register_systems()
         supervisor = Supervisor(home, environment)
         supervisor.start()

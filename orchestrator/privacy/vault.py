@@ -2,7 +2,8 @@
 
 Every request gets a random 256-bit key. Identities, payloads and gathered data are sealed under it with AES-256-GCM;
 the key itself is stored only wrapped by a master key. Deleting the wrapped key makes everything sealed under it
-unreadable, in backups too (crypto-shredding). Messages in quarantine get a key in the same way, under an id of their own.
+unreadable, in backups too (crypto-shredding). Messages in quarantine get a key in the same way, under an id of their
+own.
 
 Formats, both versioned by their first byte:
 

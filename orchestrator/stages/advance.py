@@ -17,7 +17,7 @@ from orchestrator.core.model import Run
 from orchestrator.core.vocabulary import Action, Outcome, Right, StepState
 from orchestrator.stages.answers import Answers
 from orchestrator.stages.secrets import Secrets
-from orchestrator.store import bulk, runs, systems, tables
+from orchestrator.store import bulk, runs, systems, tables, tally
 
 OUTBOX_CHANNEL = "habeas_outbox"
 """PostgreSQL notification channel: the relay listens there."""
@@ -88,6 +88,7 @@ class Advance:
     ) -> Advanced:
         """Write changed or new runs, their audit, their announcements; tell what to ring for."""
         runs.save(tx, changes, moment)
+        tally.count(tx, changes)
         rows = [
             self._answers.announce(c.header, c.after, command, moment)
             for c in changes

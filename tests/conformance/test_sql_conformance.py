@@ -71,7 +71,7 @@ def mariadb_shop(mariadb_server: str) -> Iterator[str]:
 
 def world_at(url: str, nowhere: str, folder: Path) -> World:
     with sql_shop.connected(url) as connection:
-        for table in reversed(sql_shop.TABLES):
+        for table in reversed(list(sql_shop.TABLES)):
             connection.execute(sa.text(f"DELETE FROM {table}"))
     sql_shop.seed(url, list(PEOPLE.values()))
     return World(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -196,6 +197,7 @@ def test_a_broker_that_is_away_is_unavailable_and_its_password_stays_unsaid(url)
     with pytest.raises(Unavailable) as caught:
         habeas.erase(email="ada@example.org")
     assert "hunter2" not in str(caught.value) + repr(habeas)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("pool-")]
 
 
 def test_a_request_survives_a_connection_that_was_cut_while_idle(rabbitmq_vhost):

@@ -27,13 +27,17 @@ API_KEY: Final = "sk_test_habeas"
 READY_WITHIN: Final = 30.0  # seconds; importing aiohttp takes a while on a busy machine
 
 _START: Final = """
-import sys
+import os, sys, threading
 from aiohttp import web
 from localstripe import resources, server
 resources.Store.dump_to_disk = lambda self: None
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
 web.run_app(server.app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)
 """
-"""``python -m localstripe --from-scratch``, less the file, the access log and the need for IPv6."""
+"""``python -m localstripe --from-scratch``, less the file, the access log and the need for IPv6.
+
+It ends when its standard input does, so that it does not outlive a test run that was killed.
+"""
 
 
 def free_port() -> int:
@@ -63,7 +67,7 @@ def running_localstripe() -> Iterator[str]:
     for _ in range(3):  # another process may take the port between the probe and the start
         port = free_port()
         command = [sys.executable, "-c", _START, str(port)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + READY_WITHIN
             while process.poll() is None and time.monotonic() < deadline:
@@ -72,6 +76,8 @@ def running_localstripe() -> Iterator[str]:
                     return
                 time.sleep(0.05)
         finally:
+            if process.stdin is not None:
+                process.stdin.close()
             process.terminate()
             try:
                 process.wait(10)

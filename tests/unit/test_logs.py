@@ -6,8 +6,10 @@ import io
 import ipaddress
 import json
 import logging
+import re
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -183,3 +185,11 @@ def test_a_bad_log_call_of_a_library_prints_nothing(stream, capsys):
 
 def test_every_event_has_a_meaning():
     assert all(name == name.lower() and meaning.endswith(".") for name, meaning in logs.EVENTS.items())
+
+
+def test_every_event_that_the_code_logs_is_in_the_table():
+    code = Path(logs.__file__).parent
+    call = re.compile(r"\.(?:debug|info|warning|error|exception|critical)\(\s*\"([a-z_]+\.[a-z_.]+)\"")
+    names = {name for path in code.rglob("*.py") for name in call.findall(path.read_text())}
+    assert len(names) > 5
+    assert names <= set(logs.EVENTS)

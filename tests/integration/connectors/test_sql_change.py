@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from connectors.contract import Action, Done, Fatal, Identity, Outcome
 from tests.support import sql_shop as shop
 
-RIGHTS = {
+RIGHTS: dict[str, Any] = {
     "restrict": [{"table": "users", "set": {"state": "restricted"}}],
     "suppress": {
         "marketing": [

@@ -137,6 +137,28 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("quarantine_pkey")),
     )
     op.create_index("quarantine_at", "quarantine", ["at"], unique=False)
+    op.create_index(
+        "quarantine_waiting",
+        "quarantine",
+        ["reason"],
+        unique=False,
+        postgresql_where=sa.text("replayed_at IS NULL"),
+    )
+    op.create_table(
+        "tally",
+        sa.Column("right", sa.Text(), nullable=False),
+        sa.Column("what", sa.Text(), nullable=False, comment="admitted, or how requests closed"),
+        sa.Column(
+            "shard",
+            sa.SmallInteger(),
+            nullable=False,
+            comment="so that no two workers wait for one row; to be summed",
+        ),
+        sa.Column("n", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("right", "what", "shard", name=op.f("tally_pkey")),
+        comment="Requests counted as they come and go, so that nobody has to count the rows",
+        postgresql_with={"fillfactor": "50"},
+    )
     op.create_table(
         "request",
         sa.Column("id", sa.Uuid(), nullable=False, comment="UUIDv7: in order of arrival"),
@@ -242,16 +264,37 @@ def upgrade() -> None:
             "autovacuum_vacuum_cost_delay": "0",
         },
     )
-    op.create_index("step_attention", "step", ["system"], unique=False, postgresql_where=sa.text("state = 'attention'"))
+    op.create_index(
+        "step_attention",
+        "step",
+        ["system", "request_id", "ordinal"],
+        unique=False,
+        postgresql_where=sa.text("state = 'attention'"),
+    )
     op.create_index(
         "step_claim",
         "step",
         ["system", "deadline", "request_id", "ordinal"],
         unique=False,
+        postgresql_include=["changed_at"],
         postgresql_where=sa.text("state = 'ready'"),
     )
-    op.create_index("step_lease", "step", ["lease_until"], unique=False, postgresql_where=sa.text("state = 'running'"))
-    op.create_index("step_timer", "step", ["due"], unique=False, postgresql_where=sa.text("state = 'parked'"))
+    op.create_index(
+        "step_lease",
+        "step",
+        ["lease_until"],
+        unique=False,
+        postgresql_include=["system"],
+        postgresql_where=sa.text("state = 'running'"),
+    )
+    op.create_index(
+        "step_timer",
+        "step",
+        ["due"],
+        unique=False,
+        postgresql_include=["system"],
+        postgresql_where=sa.text("state = 'parked'"),
+    )
     # ### end Alembic commands ###
 
 
@@ -270,6 +313,8 @@ def downgrade() -> None:
     op.drop_index("request_open_deadline", table_name="request", postgresql_where=sa.text("resolution IS NULL"))
     op.drop_index("request_closed_at", table_name="request", postgresql_where=sa.text("closed_at IS NOT NULL"))
     op.drop_table("request")
+    op.drop_table("tally")
+    op.drop_index("quarantine_waiting", table_name="quarantine", postgresql_where=sa.text("replayed_at IS NULL"))
     op.drop_index("quarantine_at", table_name="quarantine")
     op.drop_table("quarantine")
     op.drop_index("outbox_unpublished", table_name="outbox", postgresql_where=sa.text("published_at IS NULL"))
