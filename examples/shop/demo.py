@@ -60,6 +60,8 @@ class Progress:
 def run(home: Home, *, people: int, requests: int | None, keep: bool) -> int:
     """Run it. Returns 0 only if every request closed and the check in the systems themselves found nothing."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
     place = home.path / "shop"
     shutil.rmtree(place, ignore_errors=True)
     with EmbeddedPostgres(home.path / "postgres") as postgres:

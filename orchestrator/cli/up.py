@@ -19,7 +19,7 @@ from orchestrator.cli.supervisor import Home, deployment
 @click.option("--home", type=click.Path(file_okay=False, path_type=Path), help="Default: HABEAS_HOME, or .habeas.")
 def up(systems: Path | None, sources: Path | None, home: Path | None) -> None:
     """Run a whole deployment here: embedded PostgreSQL (database and broker), intake, worker and clock."""
-    known = settings.read(**({"home": home} if home else {}))
+    known = settings.read(None, **({"home": home} if home else {}))
     values = {
         "systems": str((systems or known.systems).absolute()),
         "sources": str((sources or known.sources).absolute()),

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeGuard, TypeVar
 
 from orchestrator.core import events as ev
 from orchestrator.core.commands import Announce, Command, Fence, Record, Ring
@@ -235,6 +235,8 @@ def _settle_down(before: Run, run: Run, commands: list[Command]) -> tuple[Run, t
     commands += more
     if run.paused:
         run = _with(run, *(move(s, Move.HOLD, parked_for=ParkedFor.PAUSE) for s in run.steps if s.state is _S.READY))
+    # Nobody waits for a step that was dropped in the same breath.
+    commands = [c for c in commands if not (_is_waiting(c) and run.steps[c.facts["ordinal"]].state is _S.DONE)]
     was = {s.ordinal for s in before.steps if s.state is _S.READY}
     ready = {s.system for s in run.steps if s.state is _S.READY and s.ordinal not in was}
     commands += [Ring(system) for system in sorted(ready)]
@@ -295,6 +297,10 @@ def _attention(step: Step) -> list[Command]:
 
 def _waiting(step: Step, on: str) -> Announce:
     return Announce(EventKind.WAITING, {"ordinal": step.ordinal, "on": on})
+
+
+def _is_waiting(command: Command) -> TypeGuard[Announce]:
+    return isinstance(command, Announce) and command.kind is EventKind.WAITING
 
 
 def _acted(step: Step) -> bool:

@@ -152,7 +152,8 @@ def plan(ask: Ask, workflow: Workflow, systems: Mapping[str, System], clock: Clo
     flow = identity_flow([s for s in concerned if Action.DISCOVER in s.actions], ask.identity_types)
     erasing = erasure_order(concerned)
     by_name = {s.name: s for s in concerned}
-    steps = [_edges(draft, drafts, by_name, flow, erasing) for draft in drafts]
+    templates = {t.id: t for t in workflow.steps}
+    steps = [_edges(draft, drafts, templates, by_name, flow, erasing) for draft in drafts]
     _refuse_circles(steps)
     return Plan(workflow.name, workflow.version, tuple(steps), deadline(clock, ask.received_at))
 
@@ -202,14 +203,17 @@ def _from_the_start(template: StepTemplate, system: System, findable: frozenset[
     return None
 
 
-def _edges(draft: _Draft, drafts: Sequence[_Draft], systems: Mapping[str, System], flow: Order, erasing: Order) -> Step:
-    step, template = draft.step, draft.template
-    needs: set[int] = set()
+def _edges(
+    draft: _Draft,
+    drafts: Sequence[_Draft],
+    templates: Mapping[str, StepTemplate],
+    systems: Mapping[str, System],
+    flow: Order,
+    erasing: Order,
+) -> Step:
+    step = draft.step
+    needs = _waited_for(draft, drafts, templates, systems)
     for other in drafts:
-        if other.step.name in template.needs and _must_wait(step, other.step, systems):
-            needs.add(other.step.ordinal)
-        if other.step.name in template.after_same and other.step.system == step.system:
-            needs.add(other.step.ordinal)
         if other.step.name == step.name and other.step.ordinal != step.ordinal:
             earlier = {Action.DISCOVER: flow, Action.ERASE: erasing}.get(step.action)
             if earlier is not None and other.step.system in earlier.before(step.system):
@@ -224,6 +228,32 @@ def _edges(draft: _Draft, drafts: Sequence[_Draft], systems: Mapping[str, System
         options=step.options,
         result=step.result,
     )
+
+
+def _waited_for(
+    draft: _Draft, drafts: Sequence[_Draft], templates: Mapping[str, StepTemplate], systems: Mapping[str, System]
+) -> set[int]:
+    """What the workflow says comes before a step.
+
+    Where a needed entry has no step here, or not all of its steps are waited for, what it would itself have waited for
+    is waited for in its place: a gate holds back what comes after it, also past a discovery that nobody makes.
+    """
+    step, template = draft.step, draft.template
+    found: set[int] = set()
+    todo = [*((name, False) for name in template.needs), *((name, True) for name in template.after_same)]
+    seen: set[tuple[str, bool]] = set()
+    while todo:
+        name, same = todo.pop()
+        if (name, same) in seen or name not in templates:
+            continue
+        seen.add((name, same))
+        named = [d.step for d in drafts if d.step.name == name and not (same and d.step.system != step.system)]
+        waited = [o for o in named if same or _must_wait(step, o, systems)]
+        found.update(o.ordinal for o in waited)
+        if not waited or len(waited) < len(named):
+            skipped = templates[name]
+            todo += [*((n, False) for n in skipped.needs), *((n, True) for n in skipped.after_same)]
+    return found - {step.ordinal}
 
 
 def _must_wait(step: Step, other: Step, systems: Mapping[str, System]) -> bool:

@@ -14,6 +14,10 @@ def delay(policy: RetryPolicy, failures: int, jitter: float, after: timedelta | 
     delay, so that a thousand steps that failed together don't come back together; ``after`` is the system's own
     Retry-After, never undercut.
     """
-    # 2**32 times any base is beyond any cap, and keeps timedelta from overflowing.
-    full = min(policy.cap, policy.base * 2 ** min(failures - 1, 32)) if policy.base <= policy.cap else policy.cap
+    full = policy.base
+    for _ in range(failures - 1):
+        if not timedelta() < full < policy.cap:
+            break
+        full *= 2
+    full = min(full, policy.cap)
     return max(full * jitter, after or timedelta())

@@ -91,7 +91,9 @@ class Account:
         if subprocess.run(check, check=False, cwd="/", stderr=subprocess.DEVNULL).returncode == 0:  # noqa: S603 - as above
             return drop
         capability = "dac_read_search" if _has_capability(CAP_DAC_READ_SEARCH) else "dac_override"
-        return [*drop, f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"]
+        # PostgreSQL asks access(2), where the kernel forgets a non-root user's capabilities, but for that secure bit.
+        keep = [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}", "--securebits=+no_setuid_fixup"]
+        return [*drop, *keep]
 
 
 def binaries() -> Path:

@@ -88,7 +88,6 @@ class Advance:
     ) -> Advanced:
         """Write changed or new runs, their audit, their announcements; tell what to ring for."""
         runs.save(tx, changes, moment)
-        tally.count(tx, changes)
         rows = [
             self._answers.announce(c.header, c.after, command, moment)
             for c in changes
@@ -98,6 +97,7 @@ class Advance:
         enqueue(tx, rows)
         closed = [c for c in changes if not c.after.open and (c.before is None or c.before.open)]
         self._remember_erased(tx, [c.after for c in closed])
+        tally.count(tx, changes)
         rings: Counter[str] = Counter()
         for change in changes:
             wanted = {c.system for c in commands[change.header.id] if isinstance(c, Ring)}

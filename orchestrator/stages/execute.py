@@ -23,7 +23,7 @@ from orchestrator.privacy.vault import RequestKey
 from orchestrator.stages import results
 from orchestrator.stages.advance import Advanced, Happening
 from orchestrator.stages.heartbeat import Heartbeat
-from orchestrator.stages.holds import Holds
+from orchestrator.stages.holds import Holds, handle_of, parked_by_hold
 from orchestrator.stages.secrets import Opened, Secrets
 from orchestrator.stages.settle import Settle
 from orchestrator.store import claims
@@ -130,9 +130,7 @@ class Execute:
             if facts is None:
                 early.append(_failed(one, system, Failure.FATAL, "the request's personal data was already shredded"))
             elif one.request in held:
-                until = datetime.now(UTC) + timedelta(days=1)
-                waiting = f"the end of legal hold {held[one.request]}"
-                early.append(_happening(one, ev.Parked(one.step.ordinal, one.token, {}, until, waiting)))
+                early.append(_happening(one, parked_by_hold(one, held[one.request], datetime.now(UTC))))
             else:
                 items.append(_Item(one, _task(one, facts), facts))
         return items, early
@@ -143,27 +141,35 @@ class Execute:
         """The connector's results as happenings, one for each item, as they come."""
         open_items = {item.task.key: item for item in batch}
         call = _Call(self._artifacts, {item.task.key: item.opened for item in batch})
+        scrub = results.Scrub(i for item in batch for i in item.opened.identities)
         connector = self._connectors[system.name]
         try:
             for task, result in connector.perform(contract.Action(action), [i.task for i in batch], call):
                 item = open_items.pop(task.key, None)
                 if item is not None:
-                    yield self._happening(system, item, result, call)
+                    yield self._taken(system, item, result, call, scrub)
         except Exception as defect:  # noqa: BLE001 - a connector's defect must not take the worker down
-            kind = type(defect).__name__
-            _log.error("connector.crashed", system=system.name, action=str(action), error=kind, exc_info=defect)
-            message = f"the connector has a defect: {kind}"
             for item in open_items.values():
-                yield _failed(item.claimed, system, Failure.CRASHED, message)
+                yield _crashed(item, system, defect)
             open_items.clear()
         finally:
             call.discard()
         for item in open_items.values():
             yield _failed(item.claimed, system, Failure.RETRYABLE, "the connector gave no result for this task")
 
-    def _happening(self, system: System, item: _Item, result: contract.Result, call: _Call) -> Happening:
+    def _taken(
+        self, system: System, item: _Item, result: contract.Result, call: _Call, scrub: results.Scrub
+    ) -> Happening:
+        """A result as a happening. One that can't be taken (no result at all, say) is a defect of this item alone."""
+        try:
+            return self._happening(system, item, result, call, scrub)
+        except Exception as defect:  # noqa: BLE001 - a connector's defect must not take the batch down
+            return _crashed(item, system, defect)
+
+    def _happening(
+        self, system: System, item: _Item, result: contract.Result, call: _Call, scrub: results.Scrub
+    ) -> Happening:
         one, ordinal = item.claimed, item.claimed.step.ordinal
-        scrub = results.Scrub(item.opened.identities)
         match result:
             case contract.Done():
                 finding = None
@@ -186,6 +192,7 @@ class Execute:
                 return _happening(one, ev.GateDeclined(ordinal, one.token, result.reason, result.expired, note))
             case contract.ConnectorError():
                 return _failed(one, system, results.failure_of(result), scrub.text(str(result)), result.after)
+        raise TypeError(f"a connector gave a {type(result).__name__} for a result")
 
 
 class _Call:
@@ -246,7 +253,7 @@ def _task(one: Claimed, facts: Opened) -> contract.Task:
         corrections=facts.corrections,
         purposes=facts.purposes,
         options=step.options,
-        handle=step.handle,
+        handle=handle_of(step),
         signal=step.signal,
         attempt=step.attempt,
         deadline=one.deadline,
@@ -255,6 +262,12 @@ def _task(one: Claimed, facts: Opened) -> contract.Task:
 
 def _happening(one: Claimed, event: ev.WorkerEvent) -> Happening:
     return Happening(one.request, event)
+
+
+def _crashed(item: _Item, system: System, defect: Exception) -> Happening:
+    kind = type(defect).__name__
+    _log.error("connector.crashed", system=system.name, action=str(item.task.action), error=kind, exc_info=defect)
+    return _failed(item.claimed, system, Failure.CRASHED, f"the connector has a defect: {kind}")
 
 
 def _failed(one: Claimed, system: System, failure: Failure, message: str, after: timedelta | None = None) -> Happening:

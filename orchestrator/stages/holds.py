@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select, text, update
 from sqlalchemy.sql import func
 
-from orchestrator.core.model import Identity
+from orchestrator.core.events import Parked
+from orchestrator.core.model import JSON, Identity, Step
 from orchestrator.core.vocabulary import Action
 from orchestrator.errors import NotFound
 from orchestrator.privacy.ledger import Ledger
@@ -19,6 +21,28 @@ from orchestrator.store.claims import Claimed
 
 HELD_BACK = frozenset({Action.ERASE, Action.RECTIFY})
 """Actions that would destroy or change what must be preserved."""
+LOOK_AGAIN = timedelta(days=1)
+"""How long a held step is parked before it is looked whether the hold is still in force."""
+_HELD = "legal_hold"
+"""The key of a handle that stands for a hold: it carries what the step's own handle was."""
+
+
+def parked_by_hold(one: Claimed, case: str, now: datetime) -> Parked:
+    """The step waits for the end of a hold, and keeps what its connector had told us to keep."""
+    handle = {_HELD: case, "handle": handle_of(one.step)}
+    return Parked(one.step.ordinal, one.token, handle, now + LOOK_AGAIN, _waiting_on(case))
+
+
+def handle_of(step: Step) -> Mapping[str, JSON] | None:
+    """The step's own handle, also when it was held back in between."""
+    if step.handle is not None and _HELD in step.handle:
+        own: Mapping[str, JSON] | None = step.handle["handle"]
+        return own
+    return step.handle
+
+
+def _waiting_on(case: str) -> str:
+    return f"the end of legal hold {case}"
 
 
 class Holds:
@@ -36,12 +60,13 @@ class Holds:
 
     @staticmethod
     def release(tx: Connection, case: str) -> int:
-        """End all holds of a case; how many. Raises ``NotFound``."""
+        """End all holds of a case; how many. What waited for it wakes with the next sweep. Raises ``NotFound``."""
         hold = tables.hold
         statement = update(hold).where(hold.c.case_name == case, hold.c.released_at.is_(None))
         n = tx.execute(statement.values(released_at=func.now())).rowcount
         if not n:
             raise NotFound(f"no hold is in force for case {case!r}")
+        tx.execute(_WAKE, {"words": _waiting_on(case), "within": LOOK_AGAIN})
         return int(n)
 
     def cases(self, tx: Connection, claimed: Sequence[Claimed], opened: Mapping[UUID, Opened]) -> dict[UUID, str]:
@@ -57,3 +82,9 @@ class Holds:
                     owners.setdefault(digest, set()).add(request)
         query = select(hold.c.hash, hold.c.case_name).where(hold.c.released_at.is_(None), hold.c.hash.in_(owners))
         return {request: row.case_name for row in tx.execute(query) for request in owners[row.hash]}
+
+
+# Held steps are due within a day, so the timers' index finds them among any number of parked ones.
+_WAKE = text("""
+UPDATE step SET due = clock_timestamp()
+WHERE state = 'parked' AND parked_for = 'report' AND due <= clock_timestamp() + :within AND waiting_on = :words""")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from connectors import contract
 from orchestrator.core.model import Identity, Residue, Result, Retention
@@ -18,28 +20,43 @@ _SHORT = 3
 
 
 class Scrub:
-    """Replaces a person's identities in words. The contract forbids them there; this is the safety net."""
+    """Replaces people's identities in words. The contract forbids them there; this is the safety net.
+
+    One is made for a whole batch: what a system says about one call may name anybody who was in it.
+    """
 
     def __init__(self, identities: Iterable[Identity]) -> None:
-        """Values are matched without regard to case, as whole words."""
-        values = sorted({i.value for i in identities if len(i.value) >= _SHORT}, key=len, reverse=True)
-        pattern = "|".join(re.escape(v) for v in values)
-        self._pattern = re.compile(rf"(?i)(?<![\w.@-])(?:{pattern})(?![\w@-])") if values else None
+        """Values are matched without regard to case, as whole words, plain and as they stand in a URL."""
+        plain = {i.value.lower() for i in identities if len(i.value) >= _SHORT}
+        values = plain | {quote(v, safe="").lower() for v in plain}
+        self._values = sorted(values, key=len, reverse=True)
+        self._said: dict[str, str] = {}
 
     def text(self, text: str) -> str:
-        """The text without them, and not too long."""
-        text = text[:MAX_TEXT].replace("\x00", "")  # PostgreSQL holds no NUL
-        return self._pattern.sub("[identity]", text) if self._pattern else text
+        """The text without them, without what the database can't hold, and not too long."""
+        if text not in self._said:
+            self._said[text] = self._clean(text)
+        return self._said[text]
+
+    def _clean(self, text: str) -> str:
+        lower = text.lower()
+        there = "|".join(re.escape(v) for v in self._values if v in lower)
+        if there:
+            text = re.sub(rf"(?i)(?<![\w.@-])(?:{there})(?![\w@-])", "[identity]", text)
+        # PostgreSQL holds no NUL, and UTF-8 no half of a surrogate pair.
+        return text.replace("\x00", "").encode("utf-8", "replace").decode()[:MAX_TEXT]
 
     def json(self, value: Any) -> Any:
-        """The same inside a JSON value."""
-        if isinstance(value, str):
-            return self.text(value)
+        """The same inside a JSON value; what JSON does not know is told in words."""
+        if value is None or isinstance(value, bool | int):
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else str(value)
         if isinstance(value, Mapping):
             return {self.text(str(k)): self.json(v) for k, v in value.items()}
-        if isinstance(value, list | tuple):
+        if isinstance(value, list | tuple | set | frozenset):
             return [self.json(v) for v in value]
-        return value
+        return self.text(str(value))
 
 
 def to_core(done: contract.Done, scrub: Scrub) -> Result:

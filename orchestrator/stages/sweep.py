@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from orchestrator.core.model import DEFAULT_RETRY, RetryPolicy, System
 from orchestrator.privacy.audit import Checkpoints
 from orchestrator.stages.advance import Advance, Advanced, Happening
 from orchestrator.stages.secrets import Secrets
-from orchestrator.store import runs
+from orchestrator.store import runs, trail
 from orchestrator.store.database import Database
 
 _log = logs.get("sweep")
@@ -113,7 +114,7 @@ class Sweep:
         with self._database.transaction() as tx:
             tx.execute(_OLD_EVENTS, {"keep": self._keep.outbox})
             tx.execute(_OLD_REFUSALS, {"keep": self._keep.quarantine})
-        sweep_unfinished(self._artifacts, STALE_PART)
+        sweep_unfinished(self._artifacts, time.time() - STALE_PART)
         if shredded:
             _log.info("request.shredded", requests=shredded)
         return shredded
@@ -128,7 +129,7 @@ class Sweep:
             last = tx.execute(_LAST_CHECKPOINT).one_or_none()
             moment = runs.now(tx) - SETTLED
             since = last.facts["at"] if last else "-infinity"
-            row = tx.execute(_HEADS, {"since": since, "until": moment}).one()
+            row = tx.execute(trail.HEADS, {"since": since, "until": moment}).one()
             if not row.requests:
                 return False
             facts = {
@@ -180,11 +181,6 @@ _OLD_EVENTS = text("DELETE FROM outbox WHERE published_at < clock_timestamp() - 
 _OLD_REFUSALS = text("DELETE FROM quarantine WHERE at < clock_timestamp() - :keep")
 
 _LAST_CHECKPOINT = text("SELECT facts, signature FROM audit_checkpoint ORDER BY id DESC LIMIT 1")
-_HEADS = text("""
-SELECT count(*) AS requests,
-    coalesce(encode(sha256(string_agg(request_id::text || ':' || seq || ':' || encode(hash, 'hex'), ','
-        ORDER BY request_id, seq)::bytea), 'hex'), '') AS digest
-FROM audit WHERE at > CAST(:since AS timestamptz) AND at <= :until""")
 _CHECKPOINT = text(
     "INSERT INTO audit_checkpoint (at, facts, signature) VALUES (:at, CAST(:facts AS jsonb), :signature)"
 )

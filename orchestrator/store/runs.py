@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from orchestrator.core.model import Run
 from orchestrator.privacy import audit as chain
 from orchestrator.store import bulk, tables
 from orchestrator.store.rows import from_new_step, from_step, to_run
+
+_SPELT_OUT = 1e16
+"""From here on Python writes a whole float with an exponent; ``jsonb`` writes all its digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +164,8 @@ def _audit_rows(
         seq, head = change.header.audit_seq, change.header.audit_head
         for record in change.records:
             seq += 1
-            entry = audit_entry(change.header.id, seq, moment, record.what, record.ordinal, record.facts)
+            facts = _as_stored(dict(record.facts))
+            entry = audit_entry(change.header.id, seq, moment, record.what, record.ordinal, facts)
             head = chain.link(head, entry)
             rows.append(
                 {
@@ -169,12 +174,28 @@ def _audit_rows(
                     "at": moment,
                     "what": record.what,
                     "ordinal": record.ordinal,
-                    "facts": dict(record.facts),
+                    "facts": facts,
                     "hash": head,
                 }
             )
         heads[change.header.id] = (seq, head)
     return rows, heads
+
+
+def _as_stored(value: Any) -> Any:
+    """A JSON value as ``jsonb`` gives it back: the chain is checked against what was stored."""
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return str(value)
+        whole = value.is_integer() and abs(value) >= _SPELT_OUT
+        return int(value) if whole else value + 0.0  # no negative zero there
+    if isinstance(value, str):
+        return str(value).replace("\x00", "").encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_as_stored(str(k)): _as_stored(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_as_stored(v) for v in value]
+    return value if value is None or isinstance(value, int) else _as_stored(str(value))
 
 
 def audit_entry(

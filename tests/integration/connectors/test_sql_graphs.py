@@ -269,5 +269,5 @@ def test_whatever_the_graph_all_that_is_reached_goes_and_all_else_stays(
     with shop.connected(world_url) as connection:
         for table, name in names.items():
             left = {tuple(r) for r in connection.execute(sa.text(f"SELECT * FROM {name}"))}
-            rows: list[Any] = [*data[table]] if table >= 0 else [(f"p{n}@x.example",) for n in range(1, PEOPLE + 1)]
-            assert left == {(n, *row) for n, row in enumerate(rows, 1) if (table, n) not in gone}
+            held: list[Any] = [*data[table]] if table >= 0 else [(f"p{n}@x.example",) for n in range(1, PEOPLE + 1)]
+            assert left == {(n, *row) for n, row in enumerate(held, 1) if (table, n) not in gone}
