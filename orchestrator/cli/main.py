@@ -1,4 +1,4 @@
-"""The command group, and the one place where errors become exit codes."""
+"""The command group."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import click
 
 from orchestrator.broker import topology
 from orchestrator.cli.common import runtime_for
+from orchestrator.cli.exits import Group
+from orchestrator.cli.lookup import list_, show, why
+from orchestrator.cli.operators import approve, cancel, decline, done, pause, resume, retry, skip
 from orchestrator.cli.processes import clock, intake, worker
+from orchestrator.cli.up import demo, up
 from orchestrator.embedded import install_pgmq
 from orchestrator.store import migrate as migrations
 
 
-@click.group()
+@click.group(cls=Group)
 def cli() -> None:
     """Habeas: data rights, carried out and proven."""
 
@@ -27,7 +31,12 @@ def migrate() -> None:
     click.echo(f"the database is at revision {revision}")
 
 
-for command in (intake, worker, clock):
+for command in (
+    up, demo,
+    list_, show, why,
+    retry, skip, done, approve, decline, cancel, pause, resume,
+    intake, worker, clock,
+):  # fmt: skip
     cli.add_command(command)
 
 

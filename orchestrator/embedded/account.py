@@ -86,7 +86,7 @@ class Account:
             raise EmbeddedError(
                 "PostgreSQL refuses to run as root: install util-linux (setpriv), or run as another user"
             )
-        drop = [setpriv, f"--reuid={self.ids[0]}", f"--regid={self.ids[1]}", "--clear-groups"]
+        drop = [setpriv, f"--reuid={self.ids[0]}", f"--regid={self.ids[1]}", "--clear-groups", "--no-new-privs"]
         check = [*drop, "sh", "-c", 'for path; do test -x "$path" || exit 1; done', "sh", *map(str, reach)]
         if subprocess.run(check, check=False, cwd="/", stderr=subprocess.DEVNULL).returncode == 0:  # noqa: S603 - as above
             return drop

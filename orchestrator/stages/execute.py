@@ -14,7 +14,7 @@ from uuid import uuid4
 from connectors import contract
 from orchestrator import logs
 from orchestrator.artifacts.records import Artifact, ArtifactWriter
-from orchestrator.artifacts.spool import Stored
+from orchestrator.artifacts.spool import Stored, remove_stored
 from orchestrator.core import events as ev
 from orchestrator.core.model import NEVER, System
 from orchestrator.core.vocabulary import Action, Failure
@@ -23,7 +23,7 @@ from orchestrator.privacy.vault import RequestKey
 from orchestrator.stages import results
 from orchestrator.stages.advance import Advanced, Happening
 from orchestrator.stages.heartbeat import Heartbeat
-from orchestrator.stages.holds import Holds, handle_of, parked_by_hold
+from orchestrator.stages.holds import Holds, handle_of, parked_by_hold, signal_of
 from orchestrator.stages.secrets import Opened, Secrets
 from orchestrator.stages.settle import Settle
 from orchestrator.store import claims
@@ -101,16 +101,28 @@ class Execute:
         for item in items:
             by_action[Action(item.task.action)].append(item)
         if early:
-            advanced.add(self._settle.settle(system, early))
+            advanced.add(self._settled(system, early))
         for action, batch in by_action.items():
             done: list[Happening] = []
             for happening in self._call(system, action, batch):
                 done.append(happening)
                 if len(done) >= FLUSH:
-                    advanced.add(self._settle.settle(system, done))
+                    advanced.add(self._settled(system, done))
                     done = []
             if done:
-                advanced.add(self._settle.settle(system, done))
+                advanced.add(self._settled(system, done))
+        return advanced
+
+    def _settled(self, system: System, happenings: Sequence[Happening]) -> Advanced:
+        advanced = self._settle.settle(system, happenings)
+        late = [h.artifact for h in advanced.fenced if h.artifact and h.artifact["location"]]
+        if late:
+            with self._database.transaction() as tx:
+                # A settle that was sent twice is fenced the second time: what the first stored stays.
+                kept = self._settle.locations(tx, [a["request_id"] for a in late])
+            for row in late:
+                if row["location"] not in kept:
+                    remove_stored(Stored(row["bytes"], row["digest"], file=row["location"]), self._artifacts)
         return advanced
 
     # Before the call. -----------------------------------------------------------------------------------------------
@@ -254,7 +266,7 @@ def _task(one: Claimed, facts: Opened) -> contract.Task:
         purposes=facts.purposes,
         options=step.options,
         handle=handle_of(step),
-        signal=step.signal,
+        signal=signal_of(step),
         attempt=step.attempt,
         deadline=one.deadline,
     )

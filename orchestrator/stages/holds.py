@@ -28,8 +28,8 @@ _HELD = "legal_hold"
 
 
 def parked_by_hold(one: Claimed, case: str, now: datetime) -> Parked:
-    """The step waits for the end of a hold, and keeps what its connector had told us to keep."""
-    handle = {_HELD: case, "handle": handle_of(one.step)}
+    """The step waits for the end of a hold, and keeps its connector's handle and what was reported to it."""
+    handle = {_HELD: case, "handle": handle_of(one.step), "signal": signal_of(one.step)}
     return Parked(one.step.ordinal, one.token, handle, now + LOOK_AGAIN, _waiting_on(case))
 
 
@@ -39,6 +39,14 @@ def handle_of(step: Step) -> Mapping[str, JSON] | None:
         own: Mapping[str, JSON] | None = step.handle["handle"]
         return own
     return step.handle
+
+
+def signal_of(step: Step) -> Mapping[str, JSON] | None:
+    """What was reported to the step, also when it was held back in between."""
+    if step.signal is None and step.handle is not None and _HELD in step.handle:
+        reported: Mapping[str, JSON] | None = step.handle["signal"]
+        return reported
+    return step.signal
 
 
 def _waiting_on(case: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from orchestrator import logs
 from orchestrator.core import events as ev
@@ -12,7 +13,7 @@ from orchestrator.core.model import System
 from orchestrator.core.vocabulary import Failure
 from orchestrator.errors import Unavailable
 from orchestrator.stages.advance import Advance, Advanced, Happening
-from orchestrator.store import systems
+from orchestrator.store import systems, tables
 from orchestrator.store.database import Database
 
 _log = logs.get("settle")
@@ -47,6 +48,13 @@ class Settle:
             _log.warning("steps.fenced", system=system.name, steps=len(advanced.fenced))
         _log.info("steps.settled", system=system.name, steps=len(happenings), closed=len(advanced.closed))
         return advanced
+
+    @staticmethod
+    def locations(tx: Connection, requests: Sequence[UUID]) -> set[str]:
+        """The artifact files that these requests have on record."""
+        artifact = tables.artifact
+        query = select(artifact.c.location).where(artifact.c.request_id.in_(requests), artifact.c.location.is_not(None))
+        return set(tx.execute(query).scalars())
 
     @staticmethod
     def _breaker(tx: Connection, system: System, happenings: Sequence[Happening]) -> None:

@@ -147,15 +147,17 @@ class Sweep:
 
 _WAKE = text("""
 WITH due AS (
-    SELECT request_id, ordinal FROM step WHERE state = 'parked' AND due <= clock_timestamp()
-    ORDER BY due LIMIT :n FOR UPDATE SKIP LOCKED
+    SELECT step.request_id, step.ordinal, request.paused FROM step JOIN request ON request.id = step.request_id
+    WHERE step.state = 'parked' AND step.due <= clock_timestamp()
+    ORDER BY step.due LIMIT :n
+    -- The request too: an operator may be pausing it at this very moment.
+    FOR UPDATE OF step SKIP LOCKED FOR SHARE OF request SKIP LOCKED
 )
 UPDATE step SET
-    state = CASE WHEN request.paused THEN 'parked' ELSE 'ready' END,
-    parked_for = CASE WHEN request.paused THEN 'pause' END,
+    state = CASE WHEN due.paused THEN 'parked' ELSE 'ready' END,
+    parked_for = CASE WHEN due.paused THEN 'pause' END,
     due = '9999-01-01T00:00:00Z', waiting_on = '', changed_at = now()
-FROM due JOIN request ON request.id = due.request_id
-WHERE step.request_id = due.request_id AND step.ordinal = due.ordinal
+FROM due WHERE step.request_id = due.request_id AND step.ordinal = due.ordinal
 RETURNING step.system, step.state""")
 
 _EXPIRED = text("""

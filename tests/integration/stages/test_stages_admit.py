@@ -128,7 +128,9 @@ def test_a_message_that_meets_a_defect_is_set_aside_and_the_batch_goes_on(
         return plan(self, request)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Planner, "plan", defective)
-    messages = [delivery("access", f"p{n}@example.org", message_id=f"{'poison' if n == 2 else 'm'}{n}") for n in range(5)]
+    messages = [
+        delivery("access", f"p{n}@example.org", message_id=f"{'poison' if n == 2 else 'm'}{n}") for n in range(5)
+    ]
     admitted = world.admit(*messages)
     assert len(admitted.accepted) == 4
     assert [e.reason for e in admitted.refused] == [Refusal.UNPROCESSABLE]
