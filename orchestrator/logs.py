@@ -34,6 +34,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "message.unprocessable": "A message hit a defect in Habeas and was set aside in quarantine.",
         # work
         "steps.claimed": "A worker took a batch of steps of one system under a lease.",
+        "batch.worked": "A connector carried out one action for a batch; `seconds` includes settling.",
         "steps.settled": "The results of a batch were stored.",
         "steps.lost": "Leases ran out: their worker is gone; the steps come back and are claimed alone.",
         "steps.fenced": "A result came after its lease was lost and was not taken.",
@@ -58,6 +59,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         # processes
         "process.started": "A process is ready.",
         "process.stopping": "A process was asked to stop and finishes what it holds.",
+        "process.cut_short": "The grace time was over before the work was; it is taken back when its leases run out.",
         "process.stopped": "A process ended in good order.",
         "process.crashed": "An exception that nobody caught ended a process or thread.",
         "database.unavailable": "The database does not answer; waiting.",

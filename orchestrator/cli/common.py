@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,7 +19,6 @@ from orchestrator.core.model import Identity
 from orchestrator.core.vocabulary import IdentityType
 from orchestrator.messages.identities import normalise
 from orchestrator.runtime import Runtime
-from orchestrator.stages.advance import Advanced
 from orchestrator.store import queries
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -135,9 +134,9 @@ def found(runtime: Runtime, request: str, *, message: bool = False) -> UUID:
         return queries.find_message(tx, request) if message else queries.find(tx, request)
 
 
-def ring(runtime: Runtime, advanced: Advanced) -> bool:
+def ring(runtime: Runtime, rings: Mapping[str, int]) -> bool:
     """Ring for what became ready. Without a broker that is the clock's to do; says whether it was done."""
-    systems = {name: n for name, n in advanced.rings.items() if n}
+    systems = {name: n for name, n in rings.items() if n}
     if not systems:
         return True
     try:

@@ -97,11 +97,16 @@ def show(request: str, message: bool, audit: bool, as_json: bool) -> None:
     if as_json:
         output.emit(_as_json(detail) | ({"audit": entries} if audit else {}))
         return
-    parts = [_head(detail), Text(), _steps(detail.run.steps), *_kept(detail.run.steps)]
+    parts = [request_view(detail)]
     if audit:
         rows = [(e.seq, e.at, e.what, e.ordinal, _words(e.facts)) for e in entries]
         parts += [Text(), output.table(("#", "at", "what", "step", "facts"), rows, "Audit trail")]
     output.console().print(Group(*parts))
+
+
+def request_view(detail: queries.Detail) -> RenderableType:
+    """One request as people see it."""
+    return Group(_head(detail), Text(), _steps(detail.run.steps), *_kept(detail.run.steps))
 
 
 def _head(detail: queries.Detail) -> RenderableType:

@@ -27,7 +27,7 @@ _perhaps_request = click.argument("request", metavar="[REQUEST]", required=False
 
 
 def _say(runtime: Runtime, what: str, actor: str, advanced: Advanced, as_json: bool, **facts: object) -> None:
-    rung = ring(runtime, advanced)
+    rung = ring(runtime, advanced.rings)
     acted(what, actor, **facts)
     closed = [str(id_) for id_ in advanced.closed]
     if as_json:

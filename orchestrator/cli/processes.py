@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from types import FrameType
@@ -110,8 +112,6 @@ def _run_worker(app: Any, runtime: Runtime, health: Health, processes: int) -> N
         probe.start()
         _log.info("process.started", process="worker")
 
-    # Cold shutdown after the grace time: what is unfinished is taken back when its lease runs out.
-    app.conf.worker_soft_shutdown_timeout = runtime.settings.grace_seconds
     running = app.Worker(
         hostname="habeas@%h",
         pool="prefork",
@@ -123,6 +123,30 @@ def _run_worker(app: Any, runtime: Runtime, health: Health, processes: int) -> N
         optimization="fair",
         quiet=True,
     )
+
+    @signals.worker_shutting_down.connect(weak=False)  # type: ignore[untyped-decorator]
+    def stopping(**_: Any) -> None:
+        _log.info("process.stopping", process="worker")
+        _cut_short_after(runtime.settings.grace_seconds, running)
+
     running.start()
     _log.info("process.stopped", process="worker")
     raise SystemExit(running.exitcode or 0)
+
+
+def _cut_short_after(seconds: float, running: Any) -> None:
+    """End the worker the hard way if its batches take longer than the grace time.
+
+    What is unfinished is taken back when its lease runs out; a result that comes too late is fenced.
+    """
+
+    def cut_short() -> None:
+        _log.warning("process.cut_short", process="worker", seconds=seconds)
+        for child in running.pool._pool._pool:  # noqa: SLF001 - Celery has no public list of its children
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGKILL)
+        os._exit(1)
+
+    timer = threading.Timer(seconds, cut_short)
+    timer.daemon = True
+    timer.start()

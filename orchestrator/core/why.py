@@ -286,6 +286,9 @@ def _parked(known: Known, step: Step, now: datetime) -> Reason:
         case ParkedFor.REPORT | None:
             pass
     since = _asked_at(step) or times.changed_at
+    if "legal_hold" in (step.handle or {}):
+        text = f"is held back: it waits for {step.waiting_on}"
+        return Reason(Kind.PERSON, step.ordinal, label(step), text, "habeas hold release --case …", since)
     if not _asks_people(step):
         what = f"waits for {step.waiting_on}" if step.waiting_on else "waits for the system to finish"
         again = f"; it is asked again at {moment(until)}" if until else ""
@@ -364,7 +367,12 @@ def moment(when: datetime) -> str:
 
 def duration(length: timedelta) -> str:
     """A length of time to read, in its two largest units: ``3 d 4 h``."""
-    seconds = int(length.total_seconds())
+    return duration_of(length.total_seconds())
+
+
+def duration_of(length: float) -> str:
+    """The same, of a number of seconds."""
+    seconds = int(length)
     units = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
     parts: list[str] = []
     for name, size in units:

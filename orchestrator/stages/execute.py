@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,6 +104,7 @@ class Execute:
         if early:
             advanced.add(self._settled(system, early))
         for action, batch in by_action.items():
+            began = time.monotonic()
             done: list[Happening] = []
             for happening in self._call(system, action, batch):
                 done.append(happening)
@@ -111,6 +113,8 @@ class Execute:
                     done = []
             if done:
                 advanced.add(self._settled(system, done))
+            seconds = round(time.monotonic() - began, 3)
+            _log.info("batch.worked", system=system.name, action=str(action), steps=len(batch), seconds=seconds)
         return advanced
 
     def _settled(self, system: System, happenings: Sequence[Happening]) -> Advanced:

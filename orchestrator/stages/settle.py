@@ -46,7 +46,7 @@ class Settle:
                     raise
         if advanced.fenced:
             _log.warning("steps.fenced", system=system.name, steps=len(advanced.fenced))
-        _log.info("steps.settled", system=system.name, steps=len(happenings), closed=len(advanced.closed))
+        _log.debug("steps.settled", system=system.name, steps=len(happenings), closed=len(advanced.closed))
         return advanced
 
     @staticmethod

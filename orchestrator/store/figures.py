@@ -92,7 +92,7 @@ def read(tx: Connection) -> Figures:
     )
 
 
-def settled_since(tx: Connection, seconds: float) -> int:
+def recent(tx: Connection, seconds: float) -> int:
     """Audit entries of the last seconds: how much is going on."""
     n: int = tx.execute(_RECENT, {"seconds": seconds}).scalar_one()
     return n

@@ -344,3 +344,28 @@ def quarantined_one(tx: Connection, id_: UUID) -> Quarantined:
 
 
 _QUARANTINED = "SELECT id, at, source, reason, field, detail, bytes, replayed_at FROM quarantine"
+
+
+# Holds. -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The holds of one case, placed by one person at one time."""
+
+    case: str
+    identities: int
+    actor: str
+    placed_at: datetime
+    released_at: datetime | None
+
+
+def holds(tx: Connection, *, released: bool = False, case: str | None = None, limit: int = 100) -> list[Held]:
+    """Holds by case, newest first."""
+    return [Held(*r) for r in tx.execute(_HOLDS, {"released": released, "case": case, "limit": limit})]
+
+
+_HOLDS = text("""
+SELECT case_name, count(*), actor, min(at), max(released_at) FROM hold
+WHERE (:released OR released_at IS NULL) AND (CAST(:case AS text) IS NULL OR case_name = :case)
+GROUP BY case_name, actor, at, released_at ORDER BY min(at) DESC LIMIT :limit""")
