@@ -1,4 +1,4 @@
-"""Connector names and where their classes live: explicit for ours, entry points for third parties.
+"""Connector names and where their classes live: explicit for ours; entry points, or ``module:Class``, for others.
 
 A class is imported when first asked for, so a connector whose extra is not installed costs nothing until it is used.
 """
@@ -36,7 +36,7 @@ def load(name: str) -> type[Connector[Any]]:
 
     Raises ``UnknownConnector``, or ``MissingExtra`` with the line that installs what it needs.
     """
-    target, extra = BUILT_IN.get(name, ("", ""))
+    target, extra = BUILT_IN.get(name, (name if ":" in name else "", ""))
     if not target:
         found = [e for e in entry_points(group=ENTRY_POINT_GROUP) if e.name == name]
         if not found:
@@ -45,7 +45,11 @@ def load(name: str) -> type[Connector[Any]]:
     module, _, class_name = target.partition(":")
     try:
         return getattr(import_module(module), class_name)  # type: ignore[no-any-return]
+    except AttributeError as error:
+        raise UnknownConnector(f"module {module} has no class {class_name}") from error
     except ModuleNotFoundError as error:
+        if name == target:
+            raise UnknownConnector(f"connector {name!r}: there is no module {error.name}") from error
         if extra and not (error.name or "").startswith(("connectors", "orchestrator")):
             raise MissingExtra(f"connector {name!r} needs {error.name}: pip install 'habeas[{extra}]'") from error
         raise

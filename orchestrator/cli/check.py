@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 import click
+from pydantic import SecretStr
 
 from orchestrator import settings as reader
 from orchestrator.broker import topology
@@ -60,7 +61,9 @@ def _settings(environment: Mapping[str, str]) -> tuple[Settings | None, list[Fau
 
 def _definitions(runtime: Runtime) -> tuple[Definitions | None, list[Fault]]:
     settings = runtime.settings
-    definitions, faults = examine(settings.workflows, settings.systems, builtin=runtime.builtin)
+    # The engine's own systems want a database to talk to; looking at definitions they talk to none.
+    unconnected = Runtime(settings.model_copy(update={"database_url": SecretStr("postgresql://unused/")}))
+    definitions, faults = examine(settings.workflows, settings.systems, builtin=unconnected.builtin)
     faults += examine_sources(settings.sources)[1]
     if definitions is not None and definitions.clocks and settings.default_regulation not in definitions.clocks:
         known = ", ".join(sorted(definitions.clocks))

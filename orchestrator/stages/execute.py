@@ -33,8 +33,8 @@ from orchestrator.store.database import Database
 
 _log = logs.get("execute")
 
-FLUSH = 100
-"""Results settled in one transaction while a long batch is still running."""
+FLUSH, FLUSH_SECONDS = 1000, 1.0
+"""While a long batch is still running, its results are settled at this number or after this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +104,13 @@ class Execute:
         if early:
             advanced.add(self._settled(system, early))
         for action, batch in by_action.items():
-            began = time.monotonic()
+            began = flushed = time.monotonic()
             done: list[Happening] = []
             for happening in self._call(system, action, batch):
                 done.append(happening)
-                if len(done) >= FLUSH:
+                if len(done) >= FLUSH or time.monotonic() - flushed > FLUSH_SECONDS:
                     advanced.add(self._settled(system, done))
-                    done = []
+                    done, flushed = [], time.monotonic()
             if done:
                 advanced.add(self._settled(system, done))
             seconds = round(time.monotonic() - began, 3)

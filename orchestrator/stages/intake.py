@@ -7,9 +7,10 @@ answer again, other facts under the same id go to quarantine.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -32,7 +33,7 @@ from orchestrator.stages.ids import new_id
 from orchestrator.stages.planning import Planner
 from orchestrator.stages.quarantine import Quarantine
 from orchestrator.stages.secrets import Secrets
-from orchestrator.store import bulk, runs, tables
+from orchestrator.store import bulk, runs, tables, turns
 from orchestrator.store.database import Database
 
 _log = logs.get("intake")
@@ -144,17 +145,27 @@ class Intake:
         changes: list[runs.Change] = []
         commands: dict[UUID, Sequence[Command]] = {}
         secrets: list[Mapping[str, Any]] = []
-        for arrival in new:
+        for arrival, turn in zip(new, self._turns(new), strict=True):
             plan = self._planner.plan(arrival.request)
             run = Run(arrival.id, arrival.request.right, plan.steps, plan.deadline)
             run, said = machine.begin(run)
             header = self._header(arrival, plan.workflow, plan.version)
-            changes.append(runs.Change(header, None, run, tuple(c for c in said if isinstance(c, Record))))
+            changes.append(runs.Change(header, None, run, tuple(c for c in said if isinstance(c, Record)), turn))
             commands[arrival.id] = said
             secrets.append(self._secrets.seal(arrival.id, self._facts(arrival.request)))
         admitted.advanced = self._advance.save(tx, changes, commands, moment)
         self._secrets.store(tx, secrets)
         admitted.accepted = [a.id for a in new]
+
+    def _turns(self, new: Sequence[_Arrival]) -> list[timedelta]:
+        """How far each stands back. A transaction of its own: intake processes must not wait for each other."""
+        with self._database.transaction() as tx:
+            starts = turns.take(tx, Counter(a.request.source for a in new))
+        backs: list[timedelta] = []
+        for arrival in new:
+            backs.append(min(starts[arrival.request.source], turns.FURTHEST))
+            starts[arrival.request.source] += turns.STEP
+        return backs
 
     def _facts(self, request: RightsRequest) -> dict[str, Any]:
         facts: dict[str, Any] = json.loads(json.dumps(request.facts()))

@@ -71,7 +71,8 @@ class Operate:
         """Answer a gate: the one that is asked for, or the only one that waits. Raises ``Conflict``."""
         if ordinal is None:
             ordinal = self._the_waiting_gate(request)
-        return self.report(request, ordinal, {"decision": decision, "actor": actor, "reason": reason})
+        signal = {"decision": decision, "actor": actor, **({"reason": reason} if reason else {})}
+        return self.report(request, ordinal, signal)
 
     def retry_all(self, system: str, actor: str, failure: str | None = None) -> Advanced:
         """Retry every step of a system that wants attention, or those with one class of failure."""

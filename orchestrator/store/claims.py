@@ -29,9 +29,9 @@ class Claimed:
 
 
 def claim(tx: Connection, system: str, limits: Limits, n: int, token: UUID, lease: timedelta) -> list[Claimed]:
-    """Take up to ``n`` ready steps, oldest deadline first; a step that was lost before is taken alone.
+    """Take up to ``n`` ready steps in order of rank: by deadline, with fair turns for all sources (``turns``).
 
-    Rows that somebody else is working on are passed over, never waited for.
+    A step that was lost before is taken alone.     Rows that somebody else is working on are passed over, never waited for.
     """
     room = _room(tx, system, limits, min(n, limits.batch))
     if room <= 0:
@@ -46,11 +46,11 @@ _TAKE = text("""
 WITH solo AS (
     SELECT request_id, ordinal FROM step
     WHERE system = :system AND state = 'ready' AND crashes > 0
-    ORDER BY deadline, request_id, ordinal LIMIT 1 FOR UPDATE SKIP LOCKED
+    ORDER BY rank, request_id, ordinal LIMIT 1 FOR UPDATE SKIP LOCKED
 ), many AS (
     SELECT request_id, ordinal FROM step
     WHERE system = :system AND state = 'ready' AND crashes = 0 AND NOT EXISTS (SELECT 1 FROM solo)
-    ORDER BY deadline, request_id, ordinal LIMIT :n FOR UPDATE SKIP LOCKED
+    ORDER BY rank, request_id, ordinal LIMIT :n FOR UPDATE SKIP LOCKED
 ), taken AS (SELECT * FROM solo UNION ALL SELECT * FROM many)
 UPDATE step SET state = 'running', token = :token, lease_until = clock_timestamp() + :lease,
     attempt = attempt + 1, changed_at = now()

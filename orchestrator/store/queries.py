@@ -270,7 +270,7 @@ _STEPS = text("""
 SELECT s.*, CASE WHEN s.state = 'ready' THEN (
     SELECT count(*) FROM (
         SELECT 1 FROM step o WHERE o.system = s.system AND o.state = 'ready'
-            AND (o.deadline, o.request_id, o.ordinal) < (s.deadline, s.request_id, s.ordinal) LIMIT :ahead
+            AND (o.rank, o.request_id, o.ordinal) < (s.rank, s.request_id, s.ordinal) LIMIT :ahead
     ) AS before
 ) END AS ahead
 FROM step s WHERE s.request_id = :request ORDER BY s.ordinal""")

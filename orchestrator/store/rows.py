@@ -91,7 +91,7 @@ def from_step(request: UUID, step: Step) -> dict[str, Any]:
     }
 
 
-def from_new_step(request: UUID, step: Step, deadline: datetime) -> dict[str, Any]:
+def from_new_step(request: UUID, step: Step, deadline: datetime, rank: datetime) -> dict[str, Any]:
     """All columns of a step that has just been planned."""
     return {
         **from_step(request, step),
@@ -101,6 +101,7 @@ def from_new_step(request: UUID, step: Step, deadline: datetime) -> dict[str, An
         "needs": sorted(step.needs),
         "options": dict(step.options),
         "deadline": deadline,
+        "rank": rank,
     }
 
 

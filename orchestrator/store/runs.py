@@ -59,6 +59,8 @@ class Change:
     """``None``: it is new."""
     after: Run
     records: tuple[Record, ...] = ()
+    turn: timedelta = timedelta()
+    """New runs: how far they stand back behind other sources' (``turns``)."""
 
 
 def lock(tx: Connection, ids: Iterable[UUID]) -> dict[UUID, Stored]:
@@ -104,7 +106,15 @@ def save(tx: Connection, changes: Sequence[Change], moment: datetime) -> None:
     entries, heads = _audit_rows(changes, moment)
     new = [c for c in changes if c.before is None]
     bulk.insert(tx, tables.request, [_new_request(c, moment, heads[c.header.id]) for c in new])
-    bulk.insert(tx, tables.step, [from_new_step(c.header.id, s, c.after.deadline) for c in new for s in c.after.steps])
+    bulk.insert(
+        tx,
+        tables.step,
+        [
+            from_new_step(c.header.id, s, c.after.deadline, c.after.deadline + c.turn)
+            for c in new
+            for s in c.after.steps
+        ],
+    )
     old = [c for c in changes if c.before is not None and (c.records or c.after != c.before)]
     bulk.update(tx, tables.request, ("id",), [_request(c, moment, heads[c.header.id]) for c in old])
     steps = [

@@ -114,6 +114,7 @@ step = Table(
     Column("needs", ARRAY(SmallInteger), nullable=False),
     Column("options", JSONB, nullable=False),
     _moment("deadline"),
+    Column("rank", DateTime(timezone=True), nullable=False, comment="order of claiming: deadline and fair turn"),
     _moment("due"),
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     Column("failures", Integer, nullable=False, server_default=text("0")),
@@ -133,7 +134,7 @@ step = Table(
     Index(
         "step_claim",
         "system",
-        "deadline",
+        "rank",
         "request_id",
         "ordinal",
         postgresql_include=["changed_at"],
@@ -254,6 +255,14 @@ hold = Table(
     _moment("at", default=True),
     _moment("released_at", nullable=True),
     Index("hold_hash", "hash", postgresql_where=text("released_at IS NULL")),
+)
+
+turn = Table(
+    "turn",
+    metadata,
+    Column("source", Text, primary_key=True),
+    _moment("taken_until"),
+    comment="How far each source has used up its turns: what keeps a flood from starving the others",
 )
 
 connector_state = Table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from pydantic import BaseModel
 
 from connectors import registry
 from connectors.contract import ConnectorConfig
-from orchestrator.definitions.loader import examine_sources
+from examples.shop.world import SYSTEMS, Shop
+from orchestrator.definitions.loader import examine, examine_sources
 from orchestrator.definitions.schema import CategoriesFile, RegulationsFile, SystemsFile, WorkflowFile
 from orchestrator.publish import Publisher
-from tests.support.pages import Page, pages
+from tests.support.pages import Page, page, pages
+from tests.support.tree import ROOT
 
 MODELS: dict[str, type[BaseModel]] = {
     "systems": SystemsFile,
@@ -87,3 +90,32 @@ def test_an_example_in_python_names_what_is_there(one: Page, block: str) -> None
 @pytest.mark.parametrize(("one", "block"), blocks("json"))
 def test_an_example_in_json_is_json(one: Page, block: str) -> None:
     json.loads(block)
+
+
+def shop_environment(folder: Path) -> dict[str, str]:
+    shop = Shop.create(folder, "postgresql+psycopg://shop@127.0.0.1/shop", people=60)
+    return {**shop.environment(), "SHOP_STRIPE_URL": "http://127.0.0.1:1"}
+
+
+WORKFLOW_EXAMPLES = [case for case in blocks("yaml") if str(case.values[1]).startswith("workflow:")]
+
+
+@pytest.mark.parametrize(("one", "block"), WORKFLOW_EXAMPLES)
+def test_an_example_of_a_workflow_runs_on_the_demo_shop(one: Page, block: str, tmp_path: Path) -> None:
+    folder = tmp_path / "workflows"
+    shutil.copytree(ROOT / "workflows", folder)
+    (folder / f"{yaml.safe_load(block)['right']}.yaml").write_text(block)
+    assert examine(folder, SYSTEMS, shop_environment(tmp_path), builtin={})[1] == []
+
+
+def test_the_systems_of_the_how_to_hold_together_with_their_data_map(tmp_path: Path) -> None:
+    datamap, systems = page("docs/how-to/connect-a-system.md").blocks("yaml")
+    (tmp_path / "datamap").mkdir()
+    (tmp_path / "datamap" / "crm.yml").write_text(datamap)
+    (tmp_path / "systems.yaml").write_text(systems)
+    environment = {"CRM_DATABASE_URL": PLACEHOLDERS["url"], "STRIPE_KEY": "sk_test_example"}
+    made, faults = examine(ROOT / "workflows", tmp_path / "systems.yaml", environment, builtin={})
+    # A shop of three systems does not hold all that the shipped policy speaks of; the page says what to do about it.
+    assert [fault.text for fault in faults if "no system holds data of the policy's category" not in fault.text] == []
+    assert made is not None
+    assert made.systems["payments"].identified_by & made.systems["crm"].discovers

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.cli.main import cli
 from orchestrator.settings import PREFIX, Settings
+from orchestrator.web.metrics import catalogue
 from tests.support.pages import HEADING, Page, page, pages
 from tests.support.tree import ROOT
 
@@ -89,7 +90,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     while ahead:
         one = ahead.pop()
         targets = {(one.path.parent / link.partition("#")[0]).resolve() for link in one.links}
-        new = {Page(target) for target in targets if target.suffix == ".md"} - found
+        new = {Page(target) for target in targets if target.suffix == ".md" and target.exists()} - found
         found |= new
         ahead += new
     assert {str(one) for one in pages()} - {str(one) for one in found} == set()
@@ -98,3 +99,9 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
 def test_every_command_is_told_of() -> None:
     told = {tuple(words[:n]) for one in pages() for words in one.commands for n in (1, 2)}
     assert {name for name in cli.commands if (name,) not in told} == set()
+
+
+@pytest.mark.parametrize("path", ["docs/how-to/operate.md", "docs/how-to/run-in-production.md"])
+def test_every_metric_that_is_named_exists(path: str) -> None:
+    known = {name for name, *_ in catalogue()}
+    assert set(re.findall(r"\bhabeas_[a-z_]+", page(path).text)) - known == set()

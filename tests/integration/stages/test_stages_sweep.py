@@ -1,10 +1,11 @@
-"""What time brings: timers, lost workers, lost doorbells, shredding, checkpoints; and legal holds, which end some day."""
+"""What time brings: timers, lost workers, lost doorbells, shredding, checkpoints; and the end of legal holds."""
 
 from __future__ import annotations
 
 import os
 import time
 from datetime import timedelta
+from itertools import pairwise
 from uuid import uuid4
 
 import pytest
@@ -216,7 +217,7 @@ def test_checkpoints_are_signed_chained_and_cover_what_is_new(make_world: MakeWo
     for row in checkpoints:
         assert verify_checkpoint(row.facts, bytes(row.signature), keys[row.facts["key"]])
         assert not verify_checkpoint({**row.facts, "entries": 99}, bytes(row.signature), keys[row.facts["key"]])
-    for before, after in zip(checkpoints, checkpoints[1:], strict=False):
+    for before, after in pairwise(checkpoints):
         assert after.facts["previous"] == bytes(before.signature).hex()
 
 
