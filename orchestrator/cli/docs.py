@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import click
-from pydantic import SecretStr
 
 from orchestrator.cli.exits import Exit
 from orchestrator.cli.main import cli
@@ -20,7 +19,48 @@ from orchestrator.web.metrics import catalogue
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 WIDTH = 100
 """Columns of the help texts."""
+_MEANING = {
+    Exit.OK: "done",
+    Exit.REFUSED: "not found, not allowed in this state, refused, broken (`audit verify`), or not answered in time",
+    Exit.USAGE: "the command line is wrong",
+    Exit.CONFIGURATION: "settings or definition files have faults, or the schema is another version's; all are printed",
+    Exit.UNAVAILABLE: "the database or the broker does not answer; try again",
+}
 _MADE = "<!-- Made by `python -m orchestrator.cli.docs --write`; do not edit. -->\n"
+
+_CLI = """\
+Tables for people on standard output, errors as one line on standard error. `--json` gives JSON instead, with times in
+RFC 3339. A request is named by its id, by the first 8 hex digits of it or more, or with `--message` by the id of the
+message that asked for it. What operators do is recorded in the audit trail under their name (`--as`, or the user of
+the operating system).
+
+Where a value is personal data, `-` reads it from standard input: it need not be in the shell's history.
+"""
+
+_METRICS = """\
+Every process serves `/metrics` on `HABEAS_HEALTH_HOST`:`HABEAS_HEALTH_PORT`, in Prometheus's text format. What is read
+from the database is the same whichever process is asked: take `max` over the processes, not `sum`. It is kept for 2
+seconds, and longer where reading it takes long, at most a minute: scrapes never take more than a fiftieth of one
+database session. No label holds personal data.
+
+Scale workers on `habeas_steps{state="ready"}` and `habeas_oldest_ready_seconds`, not on the length of queues, which is
+near zero by design.
+"""
+_OTHER_METRICS = "Besides these there are `process_*` and `python_info` of each process.\n"
+
+_SETTINGS = """\
+A setting is read from the environment variable; or else from the file that the variable with `_FILE` appended names
+(`HABEAS_MASTER_KEY_FILE=/run/secrets/key`); or else from the YAML file that `HABEAS_CONFIG` names, where it stands
+without the prefix in lower case (`lease_seconds: 20`) and paths start at the file's own folder; or else it has its
+default. A variable that begins with `HABEAS_` and is no setting is an error, so that a typo can't pass for a default.
+
+`habeas check` tells all faults at once. Secrets are never printed.
+"""
+
+_LOGS = """\
+Logs go to standard error, one event a line, as text or as JSON (`HABEAS_LOG_FORMAT`). `event` is one of these names;
+they do not change. Personal data is redacted on its way out.
+"""
 
 
 def pages() -> Mapping[str, str]:
@@ -34,39 +74,14 @@ def pages() -> Mapping[str, str]:
 
 
 def _cli() -> str:
-    codes = _table(("code", "meaning"), ((str(int(e)), _exit_meaning(e)) for e in Exit))
-    parts = [
-        "# The `habeas` command\n",
-        _MADE,
-        "Tables for people on standard output, errors as one line on standard error. `--json` gives JSON instead, with "
-        "times in RFC 3339. A request is named by its id, by the first 8 hex digits of it or more, or with `--message` "
-        "by the id of the message that asked for it. What operators do is recorded in the audit trail under their "
-        "name (`--as`, or the user of the operating system).\n",
-        "Where a value is personal data, `-` reads it from standard input: it need not be in the shell's history.\n",
-        "## Exit codes\n",
-        codes,
-        "## Commands\n",
-        *(
-            f"```text\n{text}\n```\n" if not head else f"### {head}\n\n```text\n{text}\n```\n"
-            for head, text in _helps()
-        ),
-    ]
-    return "\n".join(parts)
-
-
-def _exit_meaning(code: Exit) -> str:
-    return {
-        Exit.OK: "done",
-        Exit.REFUSED: "not found, not allowed in this state, refused, broken (`audit verify`), or not answered in time",
-        Exit.USAGE: "the command line is wrong",
-        Exit.CONFIGURATION: "settings or definition files have faults, or the schema is of another version; all are printed",
-        Exit.UNAVAILABLE: "the database or the broker does not answer; try again",
-    }[code]
+    codes = _table(("code", "meaning"), ((str(int(e)), _MEANING[e]) for e in Exit))
+    helps = (f"### {name}\n\n```text\n{text}\n```\n" for name, text in _helps())
+    return "\n".join(["# The `habeas` command\n", _MADE, _CLI, "## Exit codes\n", codes, "## Commands\n", *helps])
 
 
 def _helps() -> Iterator[tuple[str, str]]:
     """Name and help of every command, the whole first."""
-    yield "", _help(cli, "habeas")
+    yield "habeas", _help(cli, "habeas")
     for name, command in cli.commands.items():
         yield f"habeas {name}", _help(command, f"habeas {name}")
         if isinstance(command, click.Group):
@@ -81,45 +96,21 @@ def _help(command: click.Command, name: str) -> str:
 
 def _metrics() -> str:
     rows = ((f"`{name}`", kind, labels, text) for name, kind, labels, text in catalogue())
-    return "\n".join(
-        [
-            "# Metrics\n",
-            _MADE,
-            "Every process serves `/metrics` on `HABEAS_HEALTH_HOST`:`HABEAS_HEALTH_PORT`, in Prometheus's text format. "
-            "What is read from the database is the same whichever process is asked, so take `max` over the processes, not "
-            "`sum`. It is at least 2 seconds old when asked more often, and older where reading it takes long: scrapes "
-            "never take more than a fiftieth of one database session. No label holds personal data.\n",
-            'Scale workers on `habeas_steps{state="ready"}` and `habeas_oldest_ready_seconds`, not on the length of '
-            "queues, which is near zero by design.\n",
-            _table(("metric", "kind", "labels", "meaning"), rows),
-            "Besides these there are `process_*` and `python_info` of each process.\n",
-        ]
-    )
+    listed = _table(("metric", "kind", "labels", "meaning"), rows)
+    return "\n".join(["# Metrics\n", _MADE, _METRICS, listed, _OTHER_METRICS])
 
 
 def _settings() -> str:
-    rows = [
+    rows = (
         (f"`{PREFIX}{name.upper()}`", _default(name), field.description or "")
         for name, field in Settings.model_fields.items()
-    ]
-    return "\n".join(
-        [
-            "# Settings\n",
-            _MADE,
-            "A setting is read from the environment variable; or else from the file that the variable with `_FILE` "
-            "appended names (`HABEAS_MASTER_KEY_FILE=/run/secrets/key`); or else from the YAML file that "
-            "`HABEAS_CONFIG` names, where it stands without the prefix in lower case (`lease_seconds: 20`) and paths "
-            "start at the file's own folder; or else it has its default. A variable that begins with `HABEAS_` and is "
-            "no setting is an error, so that a typo can't pass for a default.\n",
-            "`habeas check` tells all faults at once. Secrets are never printed.\n",
-            _table(("setting", "default", "meaning"), rows),
-        ]
     )
+    return "\n".join(["# Settings\n", _MADE, _SETTINGS, _table(("setting", "default", "meaning"), rows)])
 
 
 def _default(name: str) -> str:
     value = Settings.model_fields[name].default
-    if name in SECRETS or isinstance(value, SecretStr):
+    if name in SECRETS:
         return "none (secret)"
     if isinstance(value, Path) and value.is_absolute():
         return f"the {value.name} that are installed with Habeas"
@@ -128,15 +119,7 @@ def _default(name: str) -> str:
 
 def _log_events() -> str:
     rows = ((f"`{name}`", meaning) for name, meaning in EVENTS.items())
-    return "\n".join(
-        [
-            "# Log events\n",
-            _MADE,
-            "Logs go to standard error, one event a line, as text or as JSON (`HABEAS_LOG_FORMAT`). `event` is one of "
-            "these names; they do not change. Personal data is redacted on its way out.\n",
-            _table(("event", "meaning"), rows),
-        ]
-    )
+    return "\n".join(["# Log events\n", _MADE, _LOGS, _table(("event", "meaning"), rows)])
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -31,7 +31,7 @@ class Claimed:
 def claim(tx: Connection, system: str, limits: Limits, n: int, token: UUID, lease: timedelta) -> list[Claimed]:
     """Take up to ``n`` ready steps in order of rank: by deadline, with fair turns for all sources (``turns``).
 
-    A step that was lost before is taken alone.     Rows that somebody else is working on are passed over, never waited for.
+    A step that was lost before is taken alone. Rows that somebody else works on are passed over, never waited for.
     """
     room = _room(tx, system, limits, min(n, limits.batch))
     if room <= 0:

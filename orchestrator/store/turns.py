@@ -30,9 +30,9 @@ def take(tx: Connection, requests: Mapping[str, int]) -> dict[str, timedelta]:
 
 _TAKE = text("""
 INSERT INTO turn AS t (source, taken_until)
-SELECT source, clock_timestamp() + lead
+SELECT source, now() + lead
 FROM unnest(CAST(:sources AS text[]), CAST(:leads AS interval[])) AS u(source, lead)
 ON CONFLICT (source) DO UPDATE SET taken_until =
-    least(greatest(t.taken_until, clock_timestamp()), clock_timestamp() + :furthest)
-    + (EXCLUDED.taken_until - clock_timestamp())
-RETURNING source, taken_until - clock_timestamp() AS lead""")
+    least(greatest(t.taken_until, now()), now() + :furthest)
+    + (EXCLUDED.taken_until - now())
+RETURNING source, taken_until - now() AS lead""")
