@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -183,8 +184,14 @@ class Runtime:
             systems.register(tx, self.definitions.systems)
 
     def after_fork(self) -> None:
-        """In a child process: drop connections that belong to the parent."""
+        """In a child process: drop connections that belong to the parent, and collect garbage less eagerly.
+
+        A batch makes and drops some hundred thousand values without a cycle among them; looking for cycles at every
+        700th took a quarter of a worker's time.
+        """
         self.database.forget()
+        gc.freeze()
+        gc.set_threshold(100_000, 50, 100)
 
     def close(self) -> None:
         """Let go of connections, ours and the connectors'."""

@@ -298,7 +298,10 @@ def _parked(known: Known, step: Step, now: datetime) -> Reason:
         text = f"waits for {step.waiting_on or 'a time'}" + (f" at {moment(until)}" if until else "")
         return Reason(Kind.SYSTEM, step.ordinal, label(step), text, _clock_aid(until, now), since, until)
     request, n = known.run.request, step.ordinal
-    aid = f"habeas approve {request} --step {n}, or habeas decline {request} --step {n} --reason …"
+    yes = f"habeas approve {request} --step {n}"
+    if step.action is not Action.GATE:
+        yes = f"when it is done: habeas done {request} --step {n} --evidence …"
+    aid = f"{yes}, or habeas decline {request} --step {n} --reason …"
     return Reason(Kind.PERSON, n, label(step), text, aid, since, until)
 
 

@@ -149,7 +149,7 @@ def _template(entry: StepEntry) -> StepTemplate:
     )
 
 
-class _SourcesFile(BaseModel):
+class SourcesFile(BaseModel):
     """The sources file."""
 
     model_config = ConfigDict(extra="forbid")
@@ -170,7 +170,7 @@ def examine_sources(path: Path, environment: Mapping[str, str] | None = None) ->
     if faults:
         return None, faults
     data, faults = resolve_secrets(document, document.data, (), environment)
-    entry, more = validate(_SourcesFile, document, data)
+    entry, more = validate(SourcesFile, document, data)
     if entry is None:
         return None, faults + more
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
@@ -48,7 +49,9 @@ class Heartbeat:
             with self._wake:
                 while not self._held:
                     self._wake.wait()
-                self._wake.wait(self.lease.total_seconds() / 3)
+            # Not waiting on the condition: each new batch would wake it, and cost a statement of its own.
+            time.sleep(self.lease.total_seconds() / 3)
+            with self._lock:
                 tokens = set(self._held)
             if not tokens:
                 continue

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, make_url, text
+from psycopg.types.array import ListBinaryDumper
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -50,6 +52,7 @@ class Database:
                     "tcp_user_timeout": 15_000,
                 },
             )
+            event.listen(self._engine, "connect", _send_arrays_in_binary)
         return self._engine
 
     @contextlib.contextmanager
@@ -81,3 +84,8 @@ class Database:
         if self._engine is not None:
             self._engine.dispose(close=False)
             self._engine = None
+
+
+def _send_arrays_in_binary(connection: Any, _record: Any) -> None:
+    """Arrays carry all bulk writes; their binary form takes a quarter of the time of their text form to make."""
+    connection.adapters.register_dumper(list, ListBinaryDumper)

@@ -97,9 +97,8 @@ class _Store(Collector):
 
     def collect(self) -> _Families:
         now = self._read()
-        yield _gauge(
-            "habeas_database_up", "1 when the figures below could be read from the database.", {(): now is not None}
-        )
+        text = "1 when the database could be read; without it only this and the process's own metrics are there."
+        yield _gauge("habeas_database_up", text, {(): now is not None})
         if now is None:
             return
         yield from _work(now)

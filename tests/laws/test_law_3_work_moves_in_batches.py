@@ -33,7 +33,8 @@ CEILING = {"admit": 12, "work": 30}
 
 
 def kind(statement: str) -> str:
-    return " ".join(statement.split())[:100]
+    """A statement by its beginning: how many ids it lists is not what is counted."""
+    return " ".join(statement.split())[:60]
 
 
 def cost(world: World, people: range, right: str) -> dict[str, list[str]]:
@@ -53,7 +54,7 @@ def test_admitting_claiming_and_settling_a_hundred_costs_what_ten_cost(make_worl
     world.rows("UPDATE step SET state = 'done'")
     hundred = cost(world, range(100, 200), right)
     for stage, ceiling in CEILING.items():
-        assert len(hundred[stage]) == len(ten[stage]), "\n".join([stage, *set(map(kind, ten[stage])).symmetric_difference(map(kind, hundred[stage]))])
+        assert sorted(map(kind, hundred[stage])) == sorted(map(kind, ten[stage])), stage
         assert len(hundred[stage]) <= ceiling, "\n".join(hundred[stage])
 
 

@@ -55,7 +55,7 @@ EVENTS: dict[str, tuple[ev.Event, dict[StepState, StepState]]] = {
 """Event → which states it moves, and whereto. In all others it changes nothing, or is refused."""
 
 
-@pytest.mark.parametrize(("name", "state"), product(EVENTS, StepState))
+@pytest.mark.parametrize(("name", "state"), list(product(EVENTS, StepState)))
 def test_each_event_in_each_state_moves_as_told_or_changes_nothing(name: str, state: StepState) -> None:
     event, moves = EVENTS[name]
     # A step that needs nothing does not stay waiting: its moves are looked at with a need that is not settled.
@@ -74,7 +74,7 @@ def test_each_event_in_each_state_moves_as_told_or_changes_nothing(name: str, st
             machine.advance(before, event, NOW)
 
 
-@pytest.mark.parametrize(("state", "how"), product(StepState, Move))
+@pytest.mark.parametrize(("state", "how"), list(product(StepState, Move)))
 def test_a_step_moves_only_as_the_table_says(state: StepState, how: Move) -> None:
     step = in_state(state).steps[0]
     if (state, how) in TRANSITIONS:
