@@ -148,6 +148,11 @@ class Runtime:
         )
 
     @cached_property
+    def settle(self) -> Settle:
+        """The settle stage."""
+        return Settle(self.database, self.advance)
+
+    @cached_property
     def execute(self) -> Execute:
         """The execute stage."""
         return Execute(
@@ -156,7 +161,7 @@ class Runtime:
             self.definitions.connectors,
             self.secrets,
             self.holds,
-            Settle(self.database, self.advance),
+            self.settle,
             self.heartbeat,
             self.settings.artifacts,
             self.settings.claim_batch,

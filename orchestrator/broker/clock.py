@@ -28,11 +28,11 @@ class Clock:
     """Leads when it can, until stopped."""
 
     def __init__(
-        self, runtime: Runtime, bell: Bell, stop: threading.Event, healthy: Callable[[str, bool], None]
+        self, runtime: Runtime, relay: Relay, bell: Bell, stop: threading.Event, healthy: Callable[[str, bool], None]
     ) -> None:
         """``healthy`` is told whether ``database`` and ``broker`` answer."""
-        self._runtime, self._bell, self._stop, self._healthy = runtime, bell, stop, healthy
-        self._relay = Relay(runtime.settings, runtime.database)
+        self._runtime, self._relay, self._bell = runtime, relay, bell
+        self._stop, self._healthy = stop, healthy
         self._next = {"sweep": 0.0, "purge": 0.0}
 
     def run(self) -> None:

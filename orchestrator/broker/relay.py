@@ -6,7 +6,7 @@ A crash between confirm and note publishes again: events go out at least once, a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -69,13 +69,17 @@ class Relay:
             self._connection.connect()
             topology.declare(self._connection, ())
         pgmq = topology.is_pgmq(self._settings)
-        with self._connection.channel() as channel, _confirmed(channel, pgmq=pgmq) as publish:
-            producer = Producer(channel, auto_declare=False)
-            publish.using(producer)
+        with self._connection.channel() as channel:
+            publish = _Window(channel, confirms=not pgmq)
             for row in rows:
                 publish(row, names.EVENTS_EXCHANGE, row.routing_key)
                 if row.reply_to:
                     self._reply(publish, row, pgmq=pgmq)
+            self._await_confirmed(publish)
+
+    def _await_confirmed(self, window: _Window) -> None:
+        """Until the broker has confirmed the whole window. Raises ``NotConfirmed``."""
+        window.await_all()
 
     @staticmethod
     def _reply(publish: _Window, row: Any, *, pgmq: bool) -> None:
@@ -89,29 +93,35 @@ class Relay:
 
 
 class _Window:
-    """Counts what was published against what was confirmed, on one channel."""
+    """Counts what was published against what was confirmed, on one channel.
 
-    def __init__(self, channel: Any) -> None:
-        self._channel = channel
-        self._producer: Producer | None = None
+    Without ``confirms`` (pgmq) each publish is a committed transaction: it is confirmed when it returns.
+    """
+
+    def __init__(self, channel: Any, *, confirms: bool) -> None:
+        self._channel, self._confirms = channel, confirms
+        self._producer = Producer(channel, auto_declare=False)
         self._sent = 0
         self._open: set[int] = set()
         self._refused = False
-
-    def using(self, producer: Producer) -> None:
-        """The producer to publish with."""
-        self._producer = producer
+        if confirms:
+            # py-amqp waits for each confirmation in turn; here the whole window is on its way before the first is
+            # awaited.
+            channel.basic_publish = channel._basic_publish  # noqa: SLF001 - the driver has no public way
+            channel.confirm_select()
+            channel.events["basic_ack"].add(self.acknowledged)
+            channel.events["basic_nack"].add(self.refused)
 
     def __call__(self, row: Any, exchange: str, routing_key: str) -> None:
         """Publish one event, without waiting."""
-        assert self._producer is not None  # noqa: S101 - set by the one caller
         facts = row.headers
         properties = {**facts["properties"], "correlation_id": row.correlation_id}
         self._producer.publish(
             bytes(row.body).decode(), exchange=exchange, routing_key=routing_key, headers=facts["headers"], **properties
         )
-        self._sent += 1  # the broker numbers messages of a channel in the same way
-        self._open.add(self._sent)
+        if self._confirms:
+            self._sent += 1  # the broker numbers messages of a channel in the same way
+            self._open.add(self._sent)
 
     def acknowledged(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - called so by the driver
         """The broker confirmed."""
@@ -121,31 +131,15 @@ class _Window:
         """The broker refused."""
         self._refused = True
 
-    def await_all(self, connection: Any) -> None:
+    def await_all(self) -> None:
         """Wait until everything is confirmed. Raises ``NotConfirmed``."""
         while self._open and not self._refused:
             try:
-                connection.drain_events(timeout=topology.CONFIRM_TIMEOUT)
+                self._channel.connection.drain_events(timeout=topology.CONFIRM_TIMEOUT)
             except TimeoutError as error:
                 raise NotConfirmed("the broker did not confirm in time") from error
         if self._refused:
             raise NotConfirmed("the broker refused an event")
-
-
-@contextlib.contextmanager
-def _confirmed(channel: Any, *, pgmq: bool) -> Iterator[_Window]:
-    window = _Window(channel)
-    if pgmq:
-        # Each send is a committed transaction: it is confirmed when it returns.
-        yield window
-        return
-    # py-amqp waits for each confirmation in turn; here the whole window is on its way before the first is awaited.
-    channel.basic_publish = channel._basic_publish  # noqa: SLF001 - the driver has no public way
-    channel.confirm_select()
-    channel.events["basic_ack"].add(window.acknowledged)
-    channel.events["basic_nack"].add(window.refused)
-    yield window
-    window.await_all(channel.connection)
 
 
 _UNPUBLISHED = text("""

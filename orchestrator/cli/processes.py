@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -17,6 +18,7 @@ from orchestrator.broker.bell import CeleryBell
 from orchestrator.broker.celery_app import make_app
 from orchestrator.broker.clock import Clock
 from orchestrator.broker.consumer import IntakeConsumer
+from orchestrator.broker.relay import Relay
 from orchestrator.broker.tasks import register
 from orchestrator.cli.common import runtime_for
 from orchestrator.runtime import Runtime
@@ -48,7 +50,11 @@ def _start(runtime: Runtime, name: str) -> tuple[Health, threading.Event]:
 @click.command()
 def intake() -> None:
     """Take rights requests off the queue: validate, plan, store."""
-    runtime = runtime_for("habeas intake")
+    run_intake(runtime_for("habeas intake"))
+
+
+def run_intake(runtime: Runtime) -> None:
+    """The intake process, until a signal ends it."""
     runtime.definitions, runtime.sources  # noqa: B018 - faults are told before anything begins
     health, stop = _start(runtime, "intake")
     bell = CeleryBell(make_app(runtime.settings, runtime.definitions.systems))
@@ -66,10 +72,15 @@ def intake() -> None:
 def clock() -> None:
     """Sweep (timers, lost work, deadlines, purges) and publish events; one of them leads."""
     runtime = runtime_for("habeas clock")
+    run_clock(runtime, Relay(runtime.settings, runtime.database))
+
+
+def run_clock(runtime: Runtime, relay: Relay) -> None:
+    """The clock process, until a signal ends it."""
     runtime.definitions  # noqa: B018 - faults are told before anything begins
     health, stop = _start(runtime, "clock")
     bell = CeleryBell(make_app(runtime.settings, runtime.definitions.systems))
-    Clock(runtime, bell, stop, health.report).run()
+    Clock(runtime, relay, bell, stop, health.report).run()
     runtime.close()
     _log.info("process.stopped", process="clock")
 
@@ -80,8 +91,13 @@ def clock() -> None:
 def worker(systems: str, processes: int | None) -> None:
     """Work on systems: claim, call the connector, settle."""
     runtime = runtime_for("habeas worker")
+    run_worker(runtime, [s.strip() for s in systems.split(",") if s.strip()], processes)
+
+
+def run_worker(runtime: Runtime, systems: Sequence[str], processes: int | None) -> None:
+    """The worker process, until a signal ends it. ``systems``: only these; none: all."""
     known = runtime.definitions.systems
-    chosen = [s.strip() for s in systems.split(",") if s.strip()] or sorted(known)
+    chosen = list(systems) or sorted(known)
     unknown = sorted(set(chosen) - known.keys())
     if unknown:
         raise click.BadParameter(f"there is no system {unknown[0]!r}; there are: {', '.join(sorted(known))}")

@@ -66,6 +66,8 @@ def _by_reference(node: Any) -> None:
             node.clear()
             node["anyOf"] = [_SECRET, plain]
             return
+        if isinstance(node.get("default"), list):
+            node["default"].sort()  # of a set: its order is chance
         for child in node.values():
             _by_reference(child)
     elif isinstance(node, list):

@@ -53,7 +53,10 @@ def read(path: Path) -> tuple[Document, list[Fault]]:
     lines: dict[Where, int] = {}
     repeats: list[tuple[int, str]] = []
     if node is not None:
-        _walk(node, (), lines, repeats)
+        try:
+            _walk(node, (), lines, repeats)
+        except _Endless as endless:
+            return Document(path, {}), [Fault("an alias holds itself", file=str(path), line=endless.line)]
     faults = [
         Fault(f"{key!r} is given twice; the second would win silently", file=str(path), line=line)
         for line, key in repeats
@@ -61,7 +64,21 @@ def read(path: Path) -> tuple[Document, list[Fault]]:
     return Document(path, data if data is not None else {}, lines), faults
 
 
-def _walk(node: yaml.Node, where: Where, lines: dict[Where, int], repeats: list[tuple[int, str]]) -> None:
+class _Endless(Exception):
+    def __init__(self, line: int) -> None:
+        self.line = line
+
+
+def _walk(
+    node: yaml.Node,
+    where: Where,
+    lines: dict[Where, int],
+    repeats: list[tuple[int, str]],
+    around: tuple[yaml.Node, ...] = (),
+) -> None:
+    if any(node is other for other in around):
+        raise _Endless(node.start_mark.line + 1)
+    around = (*around, node)
     lines.setdefault(where, node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
@@ -70,10 +87,10 @@ def _walk(node: yaml.Node, where: Where, lines: dict[Where, int], repeats: list[
                 repeats.append((key.start_mark.line + 1, key.value))
             seen.add(key.value)
             lines[(*where, key.value)] = key.start_mark.line + 1
-            _walk(value, (*where, key.value), lines, repeats)
+            _walk(value, (*where, key.value), lines, repeats, around)
     elif isinstance(node, yaml.SequenceNode):
         for n, value in enumerate(node.value):
-            _walk(value, (*where, n), lines, repeats)
+            _walk(value, (*where, n), lines, repeats, around)
 
 
 def validate(model: type[M], document: Document, data: Any = None, where: Where = ()) -> tuple[M | None, list[Fault]]:

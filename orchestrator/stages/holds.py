@@ -95,4 +95,4 @@ class Holds:
 # Held steps are due within a day, so the timers' index finds them among any number of parked ones.
 _WAKE = text("""
 UPDATE step SET due = clock_timestamp()
-WHERE state = 'parked' AND parked_for = 'report' AND due <= clock_timestamp() + :within AND waiting_on = :words""")
+WHERE state = 'parked' AND parked_for = 'report' AND due <= statement_timestamp() + :within AND waiting_on = :words""")

@@ -145,10 +145,12 @@ class Sweep:
         return True
 
 
+# ``statement_timestamp`` where a time is looked for: an index can't be searched for ``clock_timestamp``, which changes
+# from row to row, and every parked step would be read.
 _WAKE = text("""
 WITH due AS (
     SELECT step.request_id, step.ordinal, request.paused FROM step JOIN request ON request.id = step.request_id
-    WHERE step.state = 'parked' AND step.due <= clock_timestamp()
+    WHERE step.state = 'parked' AND step.due <= statement_timestamp()
     ORDER BY step.due LIMIT :n
     -- The request too: an operator may be pausing it at this very moment.
     FOR UPDATE OF step SKIP LOCKED FOR SHARE OF request SKIP LOCKED
@@ -162,7 +164,7 @@ RETURNING step.system, step.state""")
 
 _EXPIRED = text("""
 SELECT request_id, ordinal, token, system FROM step
-WHERE state = 'running' AND lease_until < clock_timestamp() ORDER BY lease_until LIMIT :n""")
+WHERE state = 'running' AND lease_until < statement_timestamp() ORDER BY lease_until LIMIT :n""")
 
 _UNRUNG = text("""
 SELECT s.system FROM unnest(CAST(:systems AS text[])) AS s(system)
@@ -172,15 +174,15 @@ WHERE EXISTS (SELECT 1 FROM step WHERE step.system = s.system AND step.state = '
 
 _SHRED = text("""
 WITH due AS (
-    SELECT id FROM request WHERE shred_at <= clock_timestamp() ORDER BY shred_at LIMIT :n FOR UPDATE SKIP LOCKED
+    SELECT id FROM request WHERE shred_at <= statement_timestamp() ORDER BY shred_at LIMIT :n FOR UPDATE SKIP LOCKED
 )
 UPDATE request SET shred_at = NULL FROM due WHERE request.id = due.id RETURNING request.id""")
 
 _FILES = text("""
 SELECT bytes, digest, location FROM artifact WHERE request_id = ANY(:ids) AND location IS NOT NULL""")
 
-_OLD_EVENTS = text("DELETE FROM outbox WHERE published_at < clock_timestamp() - :keep")
-_OLD_REFUSALS = text("DELETE FROM quarantine WHERE at < clock_timestamp() - :keep")
+_OLD_EVENTS = text("DELETE FROM outbox WHERE published_at < statement_timestamp() - :keep")
+_OLD_REFUSALS = text("DELETE FROM quarantine WHERE at < statement_timestamp() - :keep")
 
 _LAST_CHECKPOINT = text("SELECT facts, signature FROM audit_checkpoint ORDER BY id DESC LIMIT 1")
 _CHECKPOINT = text(

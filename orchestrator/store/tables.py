@@ -140,6 +140,8 @@ step = Table(
         postgresql_include=["changed_at"],
         postgresql_where=text("state = 'ready'"),
     ),
+    # What was lost before is looked for with every claim, and there is hardly ever any: it must cost nothing to know.
+    Index("step_lost", "system", "rank", postgresql_where=text("state = 'ready' AND crashes > 0")),
     Index("step_lease", "lease_until", postgresql_include=["system"], postgresql_where=text("state = 'running'")),
     Index("step_timer", "due", postgresql_include=["system"], postgresql_where=text("state = 'parked'")),
     Index("step_attention", "system", "request_id", "ordinal", postgresql_where=text("state = 'attention'")),

@@ -30,9 +30,27 @@ def test_the_schedules_meet_what_they_are_meant_to_meet() -> None:
         met.update(line.split()[1] for line in simulation.trace)
         met.update(str(run.resolution) for run in simulation.runs.values())
     wanted = {
-        "admitted", "claimed", "woken", "Finished", "Parked", "Failed", "HandedBack", "GateDeclined", "LeaseExpired",
-        "Reported", "RetryAsked", "SkipAsked", "DoneAsked", "CancelAsked", "PauseAsked", "ResumeAsked",
-        "completed", "completed_with_exceptions", "denied", "expired", "cancelled",
+        "admitted",
+        "claimed",
+        "woken",
+        "Finished",
+        "Parked",
+        "Failed",
+        "HandedBack",
+        "GateDeclined",
+        "LeaseExpired",
+        "Reported",
+        "RetryAsked",
+        "SkipAsked",
+        "DoneAsked",
+        "CancelAsked",
+        "PauseAsked",
+        "ResumeAsked",
+        "completed",
+        "completed_with_exceptions",
+        "denied",
+        "expired",
+        "cancelled",
     }
     assert wanted <= met.keys(), wanted - met.keys()
 

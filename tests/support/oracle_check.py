@@ -11,7 +11,7 @@ from orchestrator.core.vocabulary import EventKind
 from orchestrator.runtime import Runtime
 from orchestrator.store import trail
 from tests.support.deployment import Deployment, eventually, rows
-from tests.support.oracle import Asked, World
+from tests.support.oracle_world import Asked, World
 
 SHOWN = 5
 """Faults of one kind that are listed."""

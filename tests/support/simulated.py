@@ -157,9 +157,7 @@ class Simulation:
             if new.state in {S.READY, S.RUNNING}:
                 assert new.needs <= done, "no step starts before its needs are settled"
             assert before is None or old.state is not S.DONE or new == old, "an outcome is settled once"
-        self.completed[run.request] += sum(
-            isinstance(c, Announce) and c.kind is EventKind.COMPLETED for c in commands
-        )
+        self.completed[run.request] += sum(isinstance(c, Announce) and c.kind is EventKind.COMPLETED for c in commands)
         assert self.completed[run.request] == int(not run.open), "one COMPLETED, when it closes"
         for command in commands:
             if isinstance(command, Ring):
@@ -196,7 +194,9 @@ class Simulation:
         if self.agenda:
             return SWEEP
         waits = [s.due - self.clock for r in self.runs.values() for s in r.steps if s.state is S.PARKED]
-        waits += [self.leases[r.request, s.ordinal] - self.clock for r in self.runs.values() for s in r.steps if s.token]
+        waits += [
+            self.leases[r.request, s.ordinal] - self.clock for r in self.runs.values() for s in r.steps if s.token
+        ]
         ready = any(s.state is S.READY for r in self.runs.values() for s in r.steps)
         return SWEEP if ready or not waits else min(max(min(waits), SWEEP), HORIZON)
 

@@ -87,8 +87,8 @@ def test_the_tally_agrees_with_the_rows_whatever_happened(make_world: MakeWorld)
     world.work()
     world.runtime.operate.skip_all("crm", "eve", "gone")
     world.work()
-    counted = {(r.right, r.resolution): r.n for r in world.rows(
-        'SELECT "right", resolution, count(*) AS n FROM request WHERE resolution IS NOT NULL GROUP BY 1, 2')}  # fmt: skip
+    closed = 'SELECT "right", resolution, count(*) AS n FROM request WHERE resolution IS NOT NULL GROUP BY 1, 2'
+    counted = {(r.right, r.resolution): r.n for r in world.rows(closed)}
     with world.runtime.database.transaction() as tx:
         numbers = figures.read(tx)
     assert numbers.closed == counted

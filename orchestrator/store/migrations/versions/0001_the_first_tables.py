@@ -282,6 +282,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'ready'"),
     )
     op.create_index(
+        "step_lost",
+        "step",
+        ["system", "rank"],
+        unique=False,
+        postgresql_where=sa.text("state = 'ready' AND crashes > 0"),
+    )
+    op.create_index(
         "step_lease",
         "step",
         ["lease_until"],
@@ -304,6 +311,7 @@ def downgrade() -> None:
     op.drop_index(
         "step_timer", table_name="step", postgresql_include=["system"], postgresql_where=sa.text("state = 'parked'")
     )
+    op.drop_index("step_lost", table_name="step", postgresql_where=sa.text("state = 'ready' AND crashes > 0"))
     op.drop_index(
         "step_lease", table_name="step", postgresql_include=["system"], postgresql_where=sa.text("state = 'running'")
     )

@@ -1,0 +1,94 @@
+"""With 200,000 steps in the table, each hot statement reads by its own partial index, and little more than it needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Connection, text
+
+from orchestrator.stages import sweep
+from orchestrator.store import claims
+from orchestrator.store.database import Database
+
+FILL = """
+INSERT INTO request (id, "right", regulation, source, message_id, workflow, workflow_version, keep_days, audit_head,
+    received_at, deadline)
+SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'erasure', 'gdpr', 's', n::text, 'w', 1, 30, '',
+    now(), now() + n * interval '1 second'
+FROM generate_series(1, 50000) AS n;
+INSERT INTO step (request_id, ordinal, name, system, action, state, needs, options, deadline, rank, due, lease_until, token)
+SELECT id, o, 'erase', 's' || o, 'erase', state, '{}', '{}', deadline, deadline,
+    CASE WHEN state = 'parked' AND n % 1000 > 0 THEN now() + interval '9 days' ELSE now() - interval '1 hour' END,
+    CASE WHEN state = 'running' THEN now() + (n % 1000 - 1) * interval '1 second' END,
+    CASE WHEN state = 'running' THEN id END
+FROM (
+    SELECT id, deadline, row_number() OVER (ORDER BY id) AS n FROM request
+) AS r CROSS JOIN generate_series(0, 3) AS o CROSS JOIN LATERAL (
+    SELECT CASE WHEN o = 0 THEN 'ready' WHEN o = 1 THEN 'parked' WHEN n % 10 = 0 THEN 'running' ELSE 'done' END AS state
+) AS s;
+INSERT INTO connector_state (system) SELECT 's' || n FROM generate_series(0, 3) AS n;
+"""
+"""50,000 ready steps of one system, 50,000 parked, 10,000 running, 90,000 done."""
+
+
+@pytest.fixture
+def full(migrated_database: str) -> Iterator[Connection]:
+    database = Database(migrated_database)
+    with database.transaction() as tx:
+        tx.execute(text(FILL))
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE"))
+    with database.engine.connect() as connection:
+        yield connection
+        connection.rollback()
+    database.close()
+
+
+def explained(tx: Connection, statement: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    result = tx.execute(text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}"), values).scalar_one()
+    [plan] = result if isinstance(result, list) else json.loads(result)
+    whole: dict[str, Any] = plan["Plan"]
+    return whole
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
+CASES: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
+    "claim": (
+        claims._TAKE,
+        {"system": "s0", "n": 100, "token": uuid4(), "lease": timedelta(seconds=10)},
+        {"step_claim", "step_lost"},
+    ),
+    "wake": (sweep._WAKE, {"n": 1000}, {"step_timer"}),
+    "expired": (sweep._EXPIRED, {"n": 1000}, {"step_lease"}),
+    "unrung": (sweep._UNRUNG, {"systems": ["s0", "s1", "s2", "s3"]}, {"step_claim"}),
+    "heartbeat": (claims._EXTEND, {"tokens": [uuid4()], "lease": timedelta(seconds=10)}, set()),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_hot_statement_reads_by_its_index_and_little_else(full: Connection, name: str) -> None:
+    statement, values, wanted = CASES[name]
+    plan = explained(full, statement, values)
+    scans = [n for n in nodes(plan) if n.get("Relation Name") in {"step", "request"}]
+    assert not [n for n in scans if n["Node Type"] == "Seq Scan"], json.dumps(scans, indent=1)
+    used = {n["Index Name"] for n in nodes(plan) if "Index Name" in n}
+    assert wanted <= used, used
+    wasted = sum(n.get("Rows Removed by Filter", 0) * n.get("Actual Loops", 1) for n in scans)
+    assert wasted <= 10_000, f"{wasted} rows were read for nothing:\n{json.dumps(scans, indent=1)}"
+
+
+def test_a_claim_out_of_fifty_thousand_touches_few_pages(full: Connection) -> None:
+    statement, values, _ = CASES["claim"]
+    plan = explained(full, statement, values)
+    touched = plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
+    assert touched < 3000, f"{touched} pages for 100 steps"

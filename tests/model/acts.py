@@ -1,0 +1,215 @@
+"""What can be done to the engine: each act runs on the real store, and is mirrored on the reference."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, text
+
+from orchestrator.core import events as ev
+from orchestrator.core.model import Identity
+from orchestrator.core.transitions import Impossible
+from orchestrator.errors import Conflict, Unavailable
+from orchestrator.runtime import Runtime
+from orchestrator.stages.advance import Advanced, Happening
+from orchestrator.stages.settle import Settle
+from orchestrator.store import claims
+from orchestrator.store.claims import Claimed
+from orchestrator.store.database import Database
+from tests.model.reference import Key, Reference, Said
+
+LEASE = timedelta(hours=1)
+"""No lease runs out by itself during a test."""
+PATIENCE = 20.0
+"""Seconds until two sessions that should have met are given up on."""
+
+
+class Cut(Database):
+    """A database whose next transaction is met in the middle, or whose commit is not heard of."""
+
+    before_commit: Callable[[], None] | None = None
+    silent_commits = 0
+    """So many commits succeed, and the connection is lost before anybody is told."""
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        with super().transaction() as tx:
+            yield tx
+            met, self.before_commit = self.before_commit, None
+            if met is not None:
+                met()
+        if self.silent_commits:
+            self.silent_commits -= 1
+            raise Unavailable("the connection to the database was cut")
+
+
+class RolledBack(Exception):  # noqa: N818 - what happened, not what to do about it
+    """The first of two sessions died before its commit."""
+
+
+class Act(Protocol):
+    """Something that one session does."""
+
+    def run(self, runtime: Runtime) -> None:
+        """Do it."""
+
+    def touched(self) -> tuple[set[UUID], set[Key]]:
+        """The runs and the steps that it locks."""
+
+    def mirror(self, reference: Reference, now: datetime, runs: set[UUID], steps: set[Key]) -> None:
+        """What must have come of it while these runs and steps were locked by another session."""
+
+
+@dataclass
+class Claim:
+    """A worker takes steps."""
+
+    system: str
+    n: int
+    token: UUID = field(default_factory=uuid4)
+    taken: list[Claimed] = field(default_factory=list)
+
+    def run(self, runtime: Runtime) -> None:
+        limits = runtime.definitions.systems[self.system].limits
+        with runtime.database.transaction() as tx:
+            self.taken = claims.claim(tx, self.system, limits, self.n, self.token, LEASE)
+
+    def touched(self) -> tuple[set[UUID], set[Key]]:
+        return set(), {(c.request, c.step.ordinal) for c in self.taken}
+
+    def mirror(self, reference: Reference, now: datetime, runs: set[UUID], steps: set[Key]) -> None:
+        of_runs = {(id_, s.ordinal) for id_ in runs for s in reference.runs[id_].steps}
+        must = reference.claim(self.system, self.n, self.token, steps | of_runs)
+        assert {(c.request, c.step.ordinal): c.step for c in self.taken} == must
+
+
+@dataclass
+class Settled:
+    """A worker says what became of steps it had claimed."""
+
+    system: str
+    said: Sequence[Said]
+    advanced: Advanced | None = None
+
+    def run(self, runtime: Runtime) -> None:
+        happenings = [_happening(runtime, one) for one in self.said]
+        settle = Settle(runtime.database, runtime.advance)
+        self.advanced = settle.settle(runtime.definitions.systems[self.system], happenings)
+
+    def touched(self) -> tuple[set[UUID], set[Key]]:
+        return {one.request for one in self.said}, set()
+
+    def mirror(self, reference: Reference, now: datetime, runs: set[UUID], steps: set[Key]) -> None:
+        rings = reference.settle(self.system, self.said, now)
+        assert self.advanced is not None
+        assert rings <= self.advanced.rings.keys(), "a system that has work is rung for"
+
+
+def _happening(runtime: Runtime, one: Said) -> Happening:
+    finding = artifact = None
+    ordinal = one.event.ordinal
+    with runtime.database.engine.begin() as tx:
+        if one.finding:
+            found = [Identity("user_id", f"user-{one.request}")]
+            finding = runtime.secrets.seal_finding(runtime.secrets.key(tx, one.request), one.request, ordinal, found)
+    if one.artifact:
+        artifact = {"request_id": one.request, "ordinal": ordinal, "system": "crm", "records": 1, "bytes": 1}
+        artifact |= {"counts": {}, "digest": "00", "inline": b"x", "location": None}
+    return Happening(one.request, one.event, finding, artifact)
+
+
+@dataclass
+class Operated:
+    """An operator, or somebody who reports, does something to a request."""
+
+    request: UUID
+    event: ev.Event
+    refused: str | None = None
+
+    def run(self, runtime: Runtime) -> None:
+        try:
+            runtime.operate.apply(self.request, self.event)
+        except Conflict as reason:
+            self.refused = str(reason)
+
+    def touched(self) -> tuple[set[UUID], set[Key]]:
+        return {self.request}, set()
+
+    def mirror(self, reference: Reference, now: datetime, runs: set[UUID], steps: set[Key]) -> None:
+        try:
+            reference.happen(self.request, self.event, now)
+        except Impossible as reason:
+            assert self.refused == str(reason)
+        else:
+            assert self.refused is None
+
+
+@dataclass
+class Meeting:
+    """Two sessions at once: the second begins when the first has done all but its commit."""
+
+    first: Act
+    second: Act
+    commits: bool
+    waited: bool = False
+    """The second had to wait for the first."""
+
+    def run(self, runtime: Runtime, database: Cut, other: Runtime, watch: Database) -> None:
+        faults: list[BaseException] = []
+        thread = threading.Thread(target=self._second, args=(other, faults), daemon=True)
+
+        def meet() -> None:
+            thread.start()
+            self.waited = _ended_or_waits(thread, watch)
+            if not self.commits:
+                raise RolledBack
+
+        database.before_commit = meet
+        with contextlib.suppress(RolledBack):
+            self.first.run(runtime)
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), "the second session never got its turn"
+        if faults:
+            raise faults[0]
+
+    def _second(self, other: Runtime, faults: list[BaseException]) -> None:
+        try:
+            self.second.run(other)
+        except BaseException as fault:  # noqa: BLE001 - raised again in the test's own thread
+            faults.append(fault)
+
+    def mirror(self, reference: Reference, now: datetime) -> None:
+        """Whoever had to wait came second; whoever did not saw nothing of the other."""
+        held: tuple[set[UUID], set[Key]] = self.first.touched()
+        if not self.waited:
+            self.second.mirror(reference, now, *held)
+        if self.commits:
+            self.first.mirror(reference, now, set(), set())
+        if self.waited:
+            self.second.mirror(reference, now, set(), set())
+
+
+SECOND = "habeas second"
+"""The second session's name in ``pg_stat_activity``."""
+
+
+def _ended_or_waits(thread: threading.Thread, watch: Database) -> bool:
+    until = time.monotonic() + PATIENCE
+    while thread.is_alive() and time.monotonic() < until:
+        with watch.transaction() as tx:
+            if tx.execute(_WAITS, {"name": SECOND}).first():
+                return True
+        thread.join(0.002)
+    return False
+
+
+_WAITS = text("""
+SELECT 1 FROM pg_stat_activity
+WHERE application_name = :name AND datname = current_database() AND wait_event_type = 'Lock'""")

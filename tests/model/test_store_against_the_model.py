@@ -1,0 +1,449 @@
+"""The real store and the pure core side by side: whatever is done to them, they say the same.
+
+``HABEAS_TEST_EXAMPLES`` sets how many histories are tried (40 of them by default).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from sqlalchemy import text
+
+from orchestrator.core import events as ev
+from orchestrator.core.model import Result, Retention, Run
+from orchestrator.core.vocabulary import Action, DenialReason, Failure, Outcome, ParkedFor, Right, StepState
+from orchestrator.messages import inbound
+from orchestrator.messages.envelope import Delivery
+from orchestrator.store import claims, runs, trail
+from tests.model.acts import LEASE, SECOND, Act, Claim, Cut, Meeting, Operated, Settled
+from tests.model.reference import PAST, Breaker, Reference, Said
+from tests.support.scripted import system
+from tests.support.worlds import MakeWorld, World, delivery
+
+EXAMPLES = int(os.environ.get("HABEAS_TEST_EXAMPLES", "40"))
+STEPS = 40
+REQUESTS = 6
+"""The most in one history: enough for every meeting, few enough to compare them all after each act."""
+
+ERASURE = {
+    "workflow": "erasure",
+    "version": 1,
+    "right": "erasure",
+    "steps": [
+        {"id": "approval", "gate": "approval", "unless_verified": True},
+        {"id": "discover", "action": "discover", "needs": ["approval"]},
+        {"id": "erase", "action": "erase", "needs": ["approval", "discover"]},
+        {"id": "verify", "action": "verify", "after_same": ["erase"], "with": {"of": "erase"}},
+    ],
+}
+ACCESS = {
+    "workflow": "access",
+    "version": 1,
+    "right": "access",
+    "steps": [{"id": "access", "action": "access"}],
+}
+SLOW = {"base_seconds": 3600, "cap_seconds": 36000}
+SYSTEMS = (
+    system("crm", discovers=["user_id"], batch=3, retry={"attempts": 3, "crashes": 2, **SLOW},
+           breaker={"failures": 4, "rest_seconds": 3600}),
+    system("pay", batch=2, concurrency=1, erase_after=["crm"], retry={"attempts": 2, "crashes": 3, **SLOW},
+           breaker={"failures": 3, "rest_seconds": 3600}),
+)  # fmt: skip
+NAMES = ("crm", "pay", "desk")
+
+any_of = st.integers(0, 10_000)
+"""Picks one of whatever there is."""
+words = st.sampled_from(["finish", "retain", "no match", "park", "quiet park", "hand back", "decline", *Failure])
+"""What a worker may say of a step."""
+asks = st.sampled_from(["retry", "skip", "done", "cancel", "pause", "resume", "report"])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a worker holds, or once held."""
+
+    system: str
+    claimed: tuple[Any, ...]
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Histories."""
+
+    world: World
+
+    def __init__(self) -> None:
+        super().__init__()
+        world = self.world
+        with world.runtime.database.transaction() as tx:
+            tx.execute(text(f"TRUNCATE {', '.join(TABLES)} RESTART IDENTITY CASCADE"))
+        world.runtime.register_systems()
+        self.reference = Reference(world.runtime.definitions.systems)
+        self.asked: list[tuple[UUID, Delivery]] = []
+        self.conflicts = 0
+        self.hands: list[Batch] = []
+        """Batches that a worker has in hand."""
+        self.stale: list[Batch] = []
+        """Batches that were settled, or whose worker is believed dead."""
+        self.began = self._clock()
+
+    # In. -------------------------------------------------------------------------------------------------------------
+
+    @initialize(right=st.sampled_from(["erasure", "access"]), verified=st.booleans(), early=any_of)
+    def begin(self, right: str, verified: bool, early: int) -> None:
+        self.ask(right, verified, early)
+
+    @precondition(lambda self: len(self.asked) < REQUESTS)
+    @rule(right=st.sampled_from(["erasure", "erasure", "access"]), verified=st.booleans(), early=any_of)
+    def ask(self, right: str, verified: bool, early: int) -> None:
+        received = datetime.now(UTC) - timedelta(minutes=early)
+        message = replace(delivery(right, f"p{len(self.asked)}@example.org", verified=verified), received_at=received)
+        [request] = self.world.admit(message).accepted
+        runtime = self.world.runtime
+        wanted = inbound.receive(message, runtime.sources)
+        self.reference.admit(request, Right(right), runtime.planner.plan(wanted))
+        self.asked.append((request, message))
+
+    @rule(pick=any_of)
+    def the_same_message_comes_again(self, pick: int) -> None:
+        request, message = self._one(self.asked, pick)
+        assert self.world.admit(message).repeated == [request]
+        told = self.reference.chronicles[request].told
+        told.append(told[-1])
+
+    @rule(pick=any_of)
+    def another_message_comes_under_the_same_id(self, pick: int) -> None:
+        _, message = self._one(self.asked, pick)
+        other = replace(message, body=message.body.replace(b"@example.org", b"@example.com"))
+        assert len(self.world.admit(other).refused) == 1
+        self.conflicts += 1
+
+    # Workers. --------------------------------------------------------------------------------------------------------
+
+    @rule(name=st.sampled_from(NAMES), n=st.integers(1, 4), second=st.booleans())
+    def claim(self, name: str, n: int, second: bool) -> None:
+        act = Claim(name, n)
+        self._do(act, second=second)
+        self._keep(act)
+
+    @precondition(lambda self: self.hands)
+    @rule(pick=any_of, said=st.lists(words, min_size=4, max_size=4), second=st.booleans(), part=st.booleans())
+    def settle(self, pick: int, said: list[str], second: bool, part: bool) -> None:
+        self._do(self._settling(pick, said, part=part), second=second)
+
+    @precondition(lambda self: self.stale)
+    @rule(pick=any_of, said=st.lists(words, min_size=4, max_size=4))
+    def settle_too_late(self, pick: int, said: list[str]) -> None:
+        batch = self._one(self.stale, pick)
+        self._do(Settled(batch.system, self._said(batch, said)))
+
+    @precondition(lambda self: self.hands)
+    @rule(pick=any_of, said=st.lists(words, min_size=4, max_size=4))
+    def settle_and_never_hear_of_the_commit(self, pick: int, said: list[str]) -> None:
+        act = self._settling(pick, said)
+        self.world.runtime.database.silent_commits = 1  # type: ignore[attr-defined]
+        act.run(self.world.runtime)
+        now = self._before
+        self.reference.settle(act.system, act.said, now)
+        self.reference.settle(act.system, act.said, now)  # sent again, and fenced
+        assert act.advanced is not None
+        assert len(act.advanced.fenced) == len(act.said)
+
+    @precondition(lambda self: self.hands)
+    @rule(pick=any_of)
+    def crash(self, pick: int) -> None:
+        batch = self._take(pick)
+        self._expire(batch)
+        self.stale.append(batch)
+
+    @precondition(lambda self: self.hands)
+    @rule(pick=any_of)
+    def stall_past_the_lease(self, pick: int) -> None:
+        self._expire(self._one(self.hands, pick))
+
+    @precondition(lambda self: self.hands)
+    @rule(pick=any_of)
+    def beat(self, pick: int) -> None:
+        token = self._one(self.hands, pick).claimed[0].token
+        with self.world.runtime.database.transaction() as tx:
+            extended = claims.extend(tx, [token], LEASE)
+        assert extended == sum(s.token == token for _, s in self.reference.steps(StepState.RUNNING))
+        self.reference.expired.discard(token)
+
+    # Two at once. ----------------------------------------------------------------------------------------------------
+
+    @rule(first=any_of, second=any_of, kinds=st.tuples(*[st.sampled_from(["claim", "settle", "operate"])] * 2),
+          name=st.sampled_from(NAMES), said=st.lists(words, min_size=4, max_size=4), what=asks,
+          commits=st.booleans())  # fmt: skip
+    def two_at_once(
+        self, first: int, second: int, kinds: tuple[str, str], name: str, said: list[str], what: str, commits: bool
+    ) -> None:
+        acts = [self._act(k, pick, name, said, what) for k, pick in zip(kinds, (first, second), strict=True)]
+        half_open = any(s.breaker is Breaker.HALF_OPEN for s in self.reference.systems.values())
+        if half_open and any(isinstance(a, Claim) for a in acts):
+            return  # one probe, whoever comes first: told of in the tests of the claim
+        meeting = Meeting(acts[0], acts[1], commits)
+        world = self.world
+        meeting.run(world.runtime, world.runtime.database, self.second, self.third)  # type: ignore[arg-type]
+        meeting.mirror(self.reference, self._before)
+        for n, act in enumerate(acts):
+            if isinstance(act, Claim) and (n or commits):
+                self._keep(act)
+
+    # Time. -----------------------------------------------------------------------------------------------------------
+
+    @rule()
+    def sweep(self) -> None:
+        advanced = self.world.tick()
+        self.reference.wake(self._before)
+        self.reference.take_back(self._before)
+        assert self.reference.rung() <= advanced.rings.keys(), "what is ready is rung for"
+
+    @precondition(lambda self: self.reference.steps(StepState.PARKED))
+    @rule(pick=any_of)
+    def a_time_comes(self, pick: int) -> None:
+        request, step = self._one(self.reference.steps(StepState.PARKED), pick)
+        values = {"due": PAST, "id": request, "n": step.ordinal}
+        self.world.rows("UPDATE step SET due = :due WHERE request_id = :id AND ordinal = :n", **values)
+        self.reference.put(self.reference.runs[request], replace(step, due=PAST))
+
+    @precondition(lambda self: any(s.breaker is Breaker.OPEN for s in self.reference.systems.values()))
+    @rule()
+    def open_breakers_have_rested(self) -> None:
+        self.world.rows("UPDATE connector_state SET breaker_until = :past WHERE breaker_until IS NOT NULL", past=PAST)
+        for state in self.reference.systems.values():
+            state.breaker = Breaker.HALF_OPEN if state.breaker is Breaker.OPEN else state.breaker
+
+    # Operators. ------------------------------------------------------------------------------------------------------
+
+    @rule(pick=any_of, what=asks, second=st.booleans())
+    def operate(self, pick: int, what: str, second: bool) -> None:
+        self._do(self._operation(pick, what), second=second)
+
+    @rule(name=st.sampled_from(["crm", "pay"]), skip=st.booleans())
+    def operate_on_all_that_want_attention(self, name: str, skip: bool) -> None:
+        operate = self.world.runtime.operate
+        if skip:
+            operate.skip_all(name, "ops", "gone")
+        else:
+            operate.retry_all(name, "ops")
+        for request, step in self.reference.steps(StepState.ATTENTION):
+            if step.system == name:
+                event = ev.SkipAsked(step.ordinal, "ops", "gone") if skip else ev.RetryAsked(step.ordinal, "ops")
+                self.reference.happen(request, event, self._before)
+
+    @rule(name=st.sampled_from(NAMES))
+    def pause_or_resume_a_system(self, name: str) -> None:
+        state, operate = self.reference.systems[name], self.world.runtime.operate
+        if state.paused:
+            operate.resume_system(name)
+            state.paused, state.failures, state.breaker = False, 0, Breaker.CLOSED
+        else:
+            operate.pause_system(name, "ops", "maintenance")
+            state.paused = True
+
+    # After each. -----------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_store_says_what_the_model_says(self) -> None:
+        reference = self.reference
+        with self.world.runtime.database.transaction() as tx:
+            moment = runs.now(tx)
+            stored = {id_: s.run for id_, s in runs.lock(tx, reference.runs).items()}
+            reference.take_times(stored, (moment - self._before).total_seconds())
+            assert stored == reference.runs
+            for name, query in QUERIES.items():
+                found = [tuple(r) for r in tx.execute(text(query))]
+                assert sorted(found) == sorted(getattr(self, f"_{name}")()), name
+            assert tx.execute(text(ODD_LEASES)).all() == []
+            assert [v for v in trail.verify(tx) if v.fault] == []
+        self._before = moment
+
+    @invariant()
+    def no_step_is_in_two_hands(self) -> None:
+        tokens = [s.token for _, s in self.reference.steps(StepState.RUNNING)]
+        assert None not in tokens
+        held = [(c.request, c.step.ordinal, c.token) for b in self.hands + self.stale for c in b.claimed]
+        running = {(id_, s.ordinal): s.token for id_, s in self.reference.steps(StepState.RUNNING)}
+        assert all(sum(t == token for *k, t in held if tuple(k) == key) <= 1 for key, token in running.items())
+
+    def _requests(self) -> Iterator[tuple[Any, ...]]:
+        return ((id_,) for id_ in self.reference.runs)
+
+    def _outbox(self) -> Iterator[tuple[Any, ...]]:
+        for id_, chronicle in self.reference.chronicles.items():
+            yield from ((str(id_), kind, chronicle.told.count(kind)) for kind in set(chronicle.told))
+        if self.conflicts:
+            yield ("", "refused", self.conflicts)
+
+    def _completions(self) -> Iterator[tuple[Any, ...]]:
+        return ((id_, 1) for id_, run in self.reference.runs.items() if not run.open)
+
+    def _audit(self) -> Iterator[tuple[Any, ...]]:
+        for id_, chronicle in self.reference.chronicles.items():
+            for n, (what, ordinal) in enumerate(chronicle.records, 1):
+                yield (id_, n, what, -1 if ordinal is None else ordinal)
+
+    def _found(self) -> Iterator[tuple[Any, ...]]:
+        for id_, chronicle in self.reference.chronicles.items():
+            yield from (("finding", id_, n) for n in chronicle.findings)
+            yield from (("artifact", id_, n) for n in chronicle.artifacts)
+
+    def _erased(self) -> Iterator[tuple[Any, ...]]:
+        return ((id_,) for id_ in self.reference.erased())
+
+    def _systems(self) -> Iterator[tuple[Any, ...]]:
+        for name, s in self.reference.systems.items():
+            yield (name, s.paused, s.failures, str(s.breaker), s.fenced)
+
+    def _tally(self) -> Iterator[tuple[Any, ...]]:
+        return ((right, what, n) for (right, what), n in self.reference.tally().items())
+
+    # Small parts. ----------------------------------------------------------------------------------------------------
+
+    @property
+    def second(self) -> Any:
+        return self.world.second  # type: ignore[attr-defined]
+
+    @property
+    def third(self) -> Any:
+        return self.world.third  # type: ignore[attr-defined]
+
+    def _clock(self) -> datetime:
+        with self.world.runtime.database.transaction() as tx:
+            self._before = runs.now(tx)
+        return self._before
+
+    def _do(self, act: Act, *, second: bool = False) -> None:
+        act.run(self.second if second else self.world.runtime)
+        act.mirror(self.reference, self._before, set(), set())
+
+    @staticmethod
+    def _one(things: Any, pick: int) -> Any:
+        return things[pick % len(things)]
+
+    def _take(self, pick: int) -> Batch:
+        batch: Batch = self.hands.pop(pick % len(self.hands))
+        return batch
+
+    def _keep(self, act: Claim) -> None:
+        if act.taken:
+            self.hands.append(Batch(act.system, tuple(act.taken)))
+
+    def _expire(self, batch: Batch) -> None:
+        token = batch.claimed[0].token
+        self.world.rows("UPDATE step SET lease_until = :past WHERE token = :token", past=PAST, token=token)
+        self.reference.expired.add(token)
+
+    def _act(self, kind: str, pick: int, name: str, said: list[str], what: str) -> Act:
+        if kind == "claim":
+            return Claim(name, pick % 4 + 1)
+        if kind == "settle" and self.hands:
+            return self._settling(pick, said)
+        return self._operation(pick, what)
+
+    def _settling(self, pick: int, said: list[str], *, part: bool = False) -> Settled:
+        """What the worker says of a batch, or of a part of it; the rest it keeps in hand."""
+        batch = self._take(pick)
+        now, rest = (batch.claimed[:1], batch.claimed[1:]) if part else (batch.claimed, ())
+        self.stale.append(Batch(batch.system, now))
+        if rest:
+            self.hands.append(Batch(batch.system, rest))
+        return Settled(batch.system, self._said(Batch(batch.system, now), said))
+
+    def _said(self, batch: Batch, said: list[str]) -> list[Said]:
+        return [self._saying(batch.system, c, word) for c, word in zip(batch.claimed, said, strict=False)]
+
+    def _saying(self, name: str, one: Any, word: str) -> Said:
+        n, token = one.step.ordinal, one.token
+        finding, artifact = one.step.action is Action.DISCOVER, one.step.action is Action.ACCESS
+        match word:
+            case "finish":
+                return Said(one.request, ev.Finished(n, token, Result(Outcome.EXECUTED, {"rows": 2})), finding, artifact)
+            case "retain":
+                kept = Retention("invoices", "the law", "Art. 17(3)(b)", 3, date(2030, 1, 1))
+                result = Result(Outcome.RETAINED, {"rows": 1}, (kept,), evidence={"ticket": 7}, note="some stays")
+                return Said(one.request, ev.Finished(n, token, result))
+            case "no match":
+                return Said(one.request, ev.Finished(n, token, Result(Outcome.NO_MATCH)))
+            case "park" | "quiet park":
+                until = self.began + timedelta(days=3)
+                return Said(one.request, ev.Parked(n, token, {"job": n}, until, "somebody" if word == "park" else ""))
+            case "hand back":
+                return Said(one.request, ev.HandedBack(n, token))
+            case "decline":
+                return Said(one.request, ev.GateDeclined(n, token, DenialReason.NO_MATCH, expired=n % 2 == 1))
+            case _:
+                policy = self.reference.configured[name].retry
+                return Said(one.request, ev.Failed(n, token, Failure(word), "no luck", policy, jitter=0.5))
+
+    def _operation(self, pick: int, what: str) -> Operated:
+        request = self._one(self.asked, pick)[0]
+        run: Run = self.reference.runs[request]
+        ordinal = pick // REQUESTS % len(run.steps)
+        waiting = [s.ordinal for s in run.steps if s.parked_for is ParkedFor.REPORT]
+        events: dict[str, Callable[[], ev.Event]] = {
+            "retry": lambda: ev.RetryAsked(ordinal, "ops"),
+            "skip": lambda: ev.SkipAsked(ordinal, "ops", "not needed"),
+            "done": lambda: ev.DoneAsked(ordinal, "ops", "ticket 4711"),
+            "cancel": lambda: ev.CancelAsked("ops", "withdrawn"),
+            "pause": lambda: ev.PauseAsked("ops", "wait"),
+            "resume": lambda: ev.ResumeAsked("ops"),
+            "report": lambda: ev.Reported(waiting[0] if waiting else ordinal, {"decision": "approved", "actor": "ops"}),
+        }
+        return Operated(request, events[what]())
+
+
+TABLES = (
+    "inbox", "request", "request_secret", "finding", "step", "artifact", "audit", "outbox", "quarantine", "tally",
+    "ledger", "connector_state",
+)  # fmt: skip
+QUERIES = {
+    "requests": "SELECT id FROM request",
+    "outbox": "SELECT coalesce(request_id::text, ''), kind, count(*) FROM outbox GROUP BY 1, 2",
+    "completions": "SELECT request_id, count(DISTINCT event_id) FROM outbox WHERE kind = 'completed' GROUP BY 1",
+    "audit": "SELECT request_id, seq, what, coalesce(ordinal, -1) FROM audit",
+    "found": """SELECT 'finding', request_id, ordinal FROM finding
+        UNION ALL SELECT 'artifact', request_id, ordinal FROM artifact""",
+    "erased": "SELECT DISTINCT request_id FROM ledger",
+    "systems": """SELECT system, paused, failures, CASE WHEN breaker_until IS NULL THEN 'closed'
+        WHEN breaker_until > now() THEN 'open' ELSE 'half-open' END, fenced FROM connector_state""",
+    "tally": 'SELECT "right", what, sum(n)::int FROM tally GROUP BY 1, 2',
+}
+"""What is compared besides the runs: each by the method of the same name."""
+ODD_LEASES = """
+SELECT request_id, ordinal FROM step
+WHERE (state = 'running') <> (token IS NOT NULL) OR (state = 'running') <> (lease_until IS NOT NULL)"""
+
+
+@pytest.fixture
+def machine(make_world: MakeWorld) -> Iterator[type[StoreMachine]]:
+    world = make_world(*SYSTEMS, workflows=[ERASURE, ACCESS])
+    url = world.settings.database_url.get_secret_value()
+    world.runtime.__dict__["database"] = Cut(url, name="habeas first")
+    second, third = world.another(), Cut(url, name="habeas third")
+    second.__dict__["database"] = Cut(url, name=SECOND)
+    world.second, world.third = second, third  # type: ignore[attr-defined]
+    yield type("Histories", (StoreMachine,), {"world": world})
+    second.close()
+    third.close()
+
+
+def test_the_store_does_what_the_pure_core_does(machine: type[StoreMachine]) -> None:
+    how = settings(
+        max_examples=EXAMPLES,
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        print_blob=True,
+        database=None,
+    )
+    run_state_machine_as_test(machine, settings=how)
