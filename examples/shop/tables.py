@@ -78,6 +78,8 @@ def kept(state: Progress) -> Table:
     for answer in state.finished.values():
         for system in answer.data.get("systems", []):
             for step in system["steps"]:
+                if step["action"] == "verify":
+                    continue  # says again what the step that it checks said
                 for item in step["retained"]:
                     why = f"{item['reason']} ({item['legal_basis']})"
                     reasons[system["system"], item["what"], why].append(item["records"])

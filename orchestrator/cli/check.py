@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 import click
 from pydantic import SecretStr
@@ -29,7 +28,7 @@ _FILES = ("CONFIG", "SYSTEMS", "SOURCES", "WORKFLOWS")
 @json_option
 def check(online: bool, as_json: bool) -> None:
     """Check settings, workflows, systems, sources: all faults at once, by file and line; exit code 3 if any."""
-    settings, faults = _settings(os.environ)
+    settings, faults = _settings()
     definitions: Definitions | None = None
     away: list[Fault] = []
     if settings is not None:
@@ -46,13 +45,13 @@ def check(online: bool, as_json: bool) -> None:
         raise SystemExit(int(Exit.UNAVAILABLE))
 
 
-def _settings(environment: Mapping[str, str]) -> tuple[Settings | None, list[Fault]]:
+def _settings() -> tuple[Settings | None, list[Fault]]:
     """The settings; when they have faults, as much of them as it takes to look at the definition files all the same."""
     try:
-        return reader.read(environment), []
+        return reader.read(), []
     except ConfigurationError as error:
         faults = list(error.faults)
-    files = {PREFIX + name: environment[PREFIX + name] for name in _FILES if PREFIX + name in environment}
+    files = {PREFIX + name: os.environ[PREFIX + name] for name in _FILES if PREFIX + name in os.environ}
     try:
         return reader.read(files), faults
     except ConfigurationError:
@@ -63,8 +62,9 @@ def _definitions(runtime: Runtime) -> tuple[Definitions | None, list[Fault]]:
     settings = runtime.settings
     # The engine's own systems want a database to talk to; looking at definitions they talk to none.
     unconnected = Runtime(settings.model_copy(update={"database_url": SecretStr("postgresql://unused/")}))
-    definitions, faults = examine(settings.workflows, settings.systems, builtin=unconnected.builtin)
-    faults += examine_sources(settings.sources)[1]
+    values = settings.lookup()
+    definitions, faults = examine(settings.workflows, settings.systems, values, builtin=unconnected.builtin)
+    faults += examine_sources(settings.sources, values)[1]
     if definitions is not None and definitions.clocks and settings.default_regulation not in definitions.clocks:
         known = ", ".join(sorted(definitions.clocks))
         hint = f"names no regulation that is defined; there are: {known}"

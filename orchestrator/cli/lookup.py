@@ -227,13 +227,31 @@ def why(request: str, message: bool, as_json: bool) -> None:
         output.emit({"request": id_, **output.plain(answer)})
         return
     console = output.console()
-    console.print(f"[bold]{id_}[/bold]: {answer.summary}", markup=True)
+    whole = not console.is_terminal  # in a file or a pipe a line stays a line
+    console.print(Text.assemble((str(id_), "bold"), f": {answer.summary}"), soft_wrap=whole)
     for reason in answer.reasons:
-        console.print(Text.assemble(("• ", "bold"), f"step {reason.ordinal} ({reason.step}) {reason.text}"))
+        text = Text.assemble(("• ", "bold"), f"step {reason.ordinal} ({reason.step}) {reason.text}")
+        console.print(text, soft_wrap=whole)
         if reason.help:
             console.print(Text(f"  → {reason.help}", style="green"), soft_wrap=True)
+    for line in _waiting(answer):
+        console.print(Text(f"  {line}", style="dim"), soft_wrap=whole)
+
+
+def _waiting(answer: reasons.Why) -> list[str]:
+    """A line for each set of steps that wait for the same."""
+    groups: dict[tuple[int, ...], list[reasons.Waiting]] = {}
     for waiting in answer.waiting:
-        console.print(Text(f"  step {waiting.ordinal}: {waiting.text}", style="dim"))
+        groups.setdefault(waiting.roots, []).append(waiting)
+    names = {r.ordinal: r.step for r in answer.reasons}
+    lines = []
+    for roots, group in groups.items():
+        if len(group) == 1:
+            lines.append(f"step {group[0].ordinal}: {group[0].text}")
+            continue
+        steps = ", ".join(f"{w.ordinal} ({w.step})" for w in group)
+        lines.append(f"steps {steps} wait for " + " and ".join(f"step {n} ({names[n]})" for n in roots))
+    return lines
 
 
 def explain(tx: Connection, request: UUID, systems: dict[str, System]) -> reasons.Why:

@@ -5,7 +5,7 @@ Three kinds of edges come about:
 * **the workflow's own**: ``needs`` (all steps of the named entry) and ``after_same`` (its step on the same system);
 * **identity flow**: a step that needs a ``discover`` entry waits only for the systems that can supply identities it is
   found by, so that one broken system stops only those that depend on it;
-* **erasure order**: a data map's ``erase_after``; and the system that identities are discovered from goes last.
+* **erasure order**: a data map's ``erase_after``; and a system without which others could not be found goes last.
 """
 
 from __future__ import annotations
@@ -90,57 +90,61 @@ def in_scope(ask: Ask, workflow: Workflow, systems: Iterable[System]) -> list[Sy
     )
 
 
+def rounds(systems: Iterable[System], known: frozenset[str]) -> dict[str, int]:
+    """When each system can first be searched: 0 by the identities a request brings, 1 by what those searches find, …
+
+    A system that can never be searched is left out.
+    """
+    pool, types, reached = list(systems), set(known), dict[str, int]()
+    for n in range(len(pool) + 1):
+        new = [s for s in pool if s.name not in reached and s.identified_by & types]
+        if not new:
+            break
+        reached |= {s.name: n for s in new}
+        types |= {t for s in new for t in s.discovers}
+    return reached
+
+
 def identity_flow(systems: Sequence[System], known: frozenset[str]) -> Order:
     """Which system's discovery must come before which other's, given the identity types a request brings.
 
-    Where two could each help the other, the one that is reached first from what is known goes first.
+    Where two could each help the other, the one that can be searched first goes first; of two that can be searched at
+    the same time, the one that helps more systems.
     """
-    rounds: dict[str, int] = {}
-    types = set(known)
-    for n in range(len(systems) + 1):
-        new = [s for s in systems if s.name not in rounds and s.identified_by & types]
-        if not new:
-            break
-        rounds |= {s.name: n for s in new}
-        for s in new:
-            types |= s.discovers
+    reached = rounds(systems, known)
+    helped = {g.name: [t.name for t in systems if t is not g and g.discovers & t.identified_by] for g in systems}
     order = Order()
-    pairs = sorted(
-        (rounds[giver.name], giver.name, taker.name)
-        for giver in systems
-        for taker in systems
-        if giver.name in rounds and giver.discovers & taker.identified_by
-    )
-    for _, giver, taker in pairs:
-        order.add(giver, taker)
+    for giver in sorted(reached, key=lambda name: (reached[name], -len(helped[name]), name)):
+        for taker in sorted(helped[giver]):
+            order.add(giver, taker)
     return order
 
 
-def erasure_order(systems: Sequence[System]) -> Order:
-    """Which system must be erased before which other. Raises ``CyclicOrder`` when the data map contradicts itself."""
+def erasure_order(systems: Sequence[System], known: frozenset[str] = frozenset()) -> Order:
+    """Which system must be erased before which other. Raises ``CyclicOrder`` when the data map contradicts itself.
+
+    Besides what is declared: a system without whose help another could not be found goes after that other. Elsewhere
+    nobody waits for anybody: what was found is stored, and one broken system must not hold up the rest.
+    """
     order = Order()
     names = {s.name for s in systems}
     for system in systems:
         for first in sorted(system.erase_after & names):
             if not order.add(first, system.name):
                 raise CyclicOrder([*(order.path(system.name, first) or [first]), system.name])
-    # Identities come from there: as long as another system may need them again, they must be findable.
+    reached = rounds(systems, known)
     for giver in systems:
         for taker in systems:
-            if giver.discovers & taker.identified_by:
+            late = reached.get(taker.name, 0) > reached.get(giver.name, len(systems))
+            if late and giver.discovers & taker.identified_by:
                 order.add(taker.name, giver.name)
     return order
 
 
-def reachable(known: frozenset[str], systems: Iterable[System]) -> frozenset[str]:
+def reachable(known: frozenset[str], systems: Sequence[System]) -> frozenset[str]:
     """All identity types that can be known, starting from those a request brings."""
-    types = set(known)
-    pool = list(systems)
-    while True:
-        new = {t for s in pool if s.identified_by & types for t in s.discovers} - types
-        if not new:
-            return frozenset(types)
-        types |= new
+    reached = rounds(systems, known)
+    return known | {t for s in systems if s.name in reached for t in s.discovers}
 
 
 def plan(ask: Ask, workflow: Workflow, systems: Mapping[str, System], clock: Clock) -> Plan:
@@ -149,8 +153,8 @@ def plan(ask: Ask, workflow: Workflow, systems: Mapping[str, System], clock: Clo
     if not concerned:
         raise NothingToDo("no configured system holds data in the request's scope")
     drafts = _draft(ask, workflow, concerned)
-    flow = identity_flow([s for s in concerned if Action.DISCOVER in s.actions], ask.identity_types)
-    erasing = erasure_order(concerned)
+    flow = identity_flow(concerned, ask.identity_types)
+    erasing = erasure_order(concerned, ask.identity_types)
     by_name = {s.name: s for s in concerned}
     templates = {t.id: t for t in workflow.steps}
     steps = [_edges(draft, drafts, templates, by_name, flow, erasing) for draft in drafts]

@@ -243,13 +243,16 @@ def _describe(entry: SystemEntry, connector: Connector[Any]) -> System:
         timedelta(seconds=entry.breaker.rest_seconds),
     )
     retry = entry.retry
+    discovers = connector.discovers() if entry.supplies is None else connector.discovers() & frozenset(entry.supplies)
+    # Searching where nothing is to be found for anybody would cost a call per person.
+    useless = frozenset() if discovers else frozenset({Action.DISCOVER})
     return System(
         name=entry.name,
         connector=entry.connector,
-        actions=frozenset(Action(a) for a in connector.supports()) - frozenset(entry.cannot),
+        actions=frozenset(Action(a) for a in connector.supports()) - frozenset(entry.cannot) - useless,
         categories=connector.categories(),
         identified_by=connector.identified_by(),
-        discovers=connector.discovers(),
+        discovers=discovers,
         erase_after=frozenset(entry.erase_after) | connector.erase_after(),
         cannot=dict(entry.cannot),
         title=entry.title or entry.name,

@@ -93,6 +93,9 @@ class SystemEntry(_Model):
     connector: str
     title: str = Field("", description="What people call it.")
     erase_after: list[Name] = Field(default=[], description="Systems that must be erased before this one.")
+    supplies: list[str] | None = Field(
+        None, description="Identity types that others rely on it for; default: all that it can discover."
+    )
     cannot: dict[Action, str] = Field(default={}, description="Actions it can't do, and why: told in every answer.")
     batch: int | None = Field(None, ge=1, le=10_000, description="Data subjects in one call; default: the connector's.")
     gather_seconds: Seconds = Field(

@@ -88,7 +88,9 @@ class Execute:
         if not claimed:
             return Worked()
         _log.debug("steps.claimed", system=name, steps=len(claimed))
-        full = len(claimed) >= min(self._batch, system.limits.batch)
+        # What was lost before comes alone: behind it there may be any number.
+        alone = claimed[0].step.crashes > 0
+        full = alone or len(claimed) >= min(self._batch, system.limits.batch)
         if full:
             on_full()
         with self._heartbeat.holding(token):

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from connectors import contract
 from orchestrator.core.model import Identity, Residue, Result, Retention

@@ -79,7 +79,8 @@ class Claim:
     def run(self, runtime: Runtime) -> None:
         limits = runtime.definitions.systems[self.system].limits
         with runtime.database.transaction() as tx:
-            self.taken = claims.claim(tx, self.system, limits, self.n, self.token, LEASE)
+            taken = claims.claim(tx, self.system, limits, self.n, self.token, LEASE)
+        self.taken = sorted(taken, key=lambda c: (c.deadline, c.step.ordinal))
 
     def touched(self) -> tuple[set[UUID], set[Key]]:
         return set(), {(c.request, c.step.ordinal) for c in self.taken}
@@ -174,6 +175,10 @@ class Meeting:
         database.before_commit = meet
         with contextlib.suppress(RolledBack):
             self.first.run(runtime)
+        if database.before_commit is not None:
+            # The first was refused and had nothing to commit: they met one after the other.
+            database.before_commit, self.waited, self.commits = None, True, True
+            thread.start()
         thread.join(PATIENCE)
         assert not thread.is_alive(), "the second session never got its turn"
         if faults:

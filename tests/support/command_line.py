@@ -45,7 +45,8 @@ def habeas() -> MakeCommandLine:
     """``habeas(world)``: its command line, without a broker unless ``broker_url`` says so."""
 
     def make(world: World, **more: str) -> CommandLine:
-        return CommandLine({**variables(world.settings), "HABEAS_BROKER_URL": NOWHERE, **more})
+        known = {"HABEAS_BROKER_URL": NOWHERE, "HABEAS_HOME": str(world.folder / "home")}
+        return CommandLine({**variables(world.settings), **known, **more})
 
     return make
 

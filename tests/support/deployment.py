@@ -72,14 +72,18 @@ class Deployment:
             raise AssertionError(f"habeas {' '.join(arguments)} gave {done.returncode}:\n{done.stdout}\n{done.stderr}")
         return done
 
-    def start(self, *names: str, arguments: tuple[str, ...] = ()) -> None:
-        """Start processes: ``intake``, ``worker``, ``clock``; a suffix makes several: ``worker-2``."""
+    def start(self, *names: str, arguments: tuple[str, ...] = (), module: str = "orchestrator", **more: str) -> None:
+        """Start processes: ``intake``, ``worker``, ``clock``; a suffix makes several: ``worker-2``.
+
+        ``module``: what is run instead of ``habeas``; ``more``: settings of these processes alone, in lower case.
+        """
+        environment = {**self.environment, **{f"HABEAS_{k.upper()}": v for k, v in more.items()}}
         for name in names:
             number = self._numbers[name] = self._numbers.get(name, 0) + 1
             log = (self.directory / f"{name}.{number}.log").open("wb")
-            command = [sys.executable, "-m", "orchestrator", name.split("-")[0], *arguments]
+            command = [sys.executable, "-m", module, name.split("-")[0], *arguments]
             self.processes[name] = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
             log.close()
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.cli.lookup import explain
 from orchestrator.core.vocabulary import EventKind
+from orchestrator.errors import Unavailable
 from orchestrator.runtime import Runtime
 from orchestrator.store import trail
 from tests.support.deployment import Deployment, eventually, rows
-from tests.support.oracle_world import Asked, World
+from tests.support.oracle_world import Asked, Sender, World
 
 SHOWN = 5
 """Faults of one kind that are listed."""
@@ -57,6 +60,18 @@ def verdict(world: World, deployment: Deployment, asked: Sequence[Asked]) -> lis
     finally:
         runtime.close()
     return faults
+
+
+def heard(sender: Sender, asked: Sequence[Asked], patience: float = 20.0) -> list[str]:
+    """Every request was answered as complete, under one event id however often; for a broker that kept its queues."""
+    wanted = {a.message_id for a in asked}
+    until = time.monotonic() + patience
+    while wanted - sender.completed.keys() and time.monotonic() < until:
+        with contextlib.suppress(Unavailable):
+            sender.listen(0.3)
+    several = [m for m, ids in sender.completed.items() if len(ids) > 1]
+    mute = sorted(wanted - sender.completed.keys())
+    return _some("answer", "never came", mute) + _some("answer", "several event ids", several)
 
 
 def _effects(world: World, runtime: Runtime, asked: Sequence[Asked]) -> list[str]:

@@ -28,6 +28,8 @@ class Behaviour:
     mode: Mode = "ok"
     seconds: float = 0.0
     times: int | None = None
+    what: str = ""
+    """``act`` or ``look``: only such calls."""
 
 
 @dataclass
@@ -59,12 +61,14 @@ class Ledger:
             self.system(name).behaviour = behaviour
             self.changed.notify_all()
 
-    def begin(self, name: str) -> Mode:
+    def begin(self, name: str, what: str) -> Mode:
         """How this call is to be answered; counted."""
         with self.changed:
             system = self.system(name)
             system.calls += 1
             behaviour = system.behaviour
+            if behaviour.what not in {"", what}:
+                return "ok"
             if behaviour.times is not None:
                 if behaviour.times <= 0:
                     return "ok"
@@ -134,7 +138,7 @@ class Handler(BaseHTTPRequestHandler):
             self.ledger.behave(name, Behaviour(**body))
             self._answer(200, {})
             return
-        mode = self.ledger.begin(name)
+        mode = self.ledger.begin(name, what)
         if mode == "error":
             self._answer(503, {})
         elif mode == "limit":

@@ -16,6 +16,7 @@ from uuid import uuid4
 import yaml
 
 from orchestrator.broker import topology
+from orchestrator.core.vocabulary import EventKind
 from orchestrator.publish import Publisher
 from orchestrator.settings import Settings
 from tests.support.oracle import Client
@@ -33,9 +34,12 @@ class Target:
         self.url = url
         self._client = Client(url)
 
-    def behave(self, system: str, mode: Mode = "ok", *, seconds: float = 0.0, times: int | None = None) -> None:
-        """From now on; a change lets go of the calls that are held."""
-        self._client.call("POST", f"/{system}/behave", {"mode": mode, "seconds": seconds, "times": times})
+    def behave(
+        self, system: str, mode: Mode = "ok", *, seconds: float = 0.0, times: int | None = None, what: str = ""
+    ) -> None:
+        """From now on; a change lets go of the calls that are held. ``what``: ``act`` or ``look``; empty: both."""
+        behaviour = {"mode": mode, "seconds": seconds, "times": times, "what": what}
+        self._client.call("POST", f"/{system}/behave", behaviour)
 
     def held(self, system: str) -> int:
         """Calls that are held at this moment."""
@@ -61,6 +65,8 @@ class Sender:
 
     def __init__(self, publisher: Publisher) -> None:
         self.publisher = publisher
+        self.completed: dict[str, set[str]] = {}
+        """Message id → ids of the completion events heard."""
 
     def ask(self, right: str, person: str = "", message_id: str = "") -> Asked:
         """One request; the same ``message_id`` and person again is a duplicate."""
@@ -68,6 +74,12 @@ class Sender:
         verified = {"method": "login", "verified_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
         self.publisher.request(right, email=asked.person, message_id=asked.message_id, verification=verified)
         return asked
+
+    def listen(self, seconds: float) -> None:
+        """Hear answers for a while. Raises ``Unavailable``."""
+        for answer in self.publisher.answers(timeout=seconds):
+            if answer.kind is EventKind.COMPLETED:
+                self.completed.setdefault(answer.message_id, set()).add(answer.event_id)
 
     def erase(self) -> Asked:
         """Erase somebody: discover, erase and verify in both systems."""

@@ -21,7 +21,8 @@ INSERT INTO request (id, "right", regulation, source, message_id, workflow, work
 SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'erasure', 'gdpr', 's', n::text, 'w', 1, 30, '',
     now(), now() + n * interval '1 second'
 FROM generate_series(1, 50000) AS n;
-INSERT INTO step (request_id, ordinal, name, system, action, state, needs, options, deadline, rank, due, lease_until, token)
+INSERT INTO step (request_id, ordinal, name, system, action, state, needs, options, deadline, rank, due, lease_until,
+    token)
 SELECT id, o, 'erase', 's' || o, 'erase', state, '{}', '{}', deadline, deadline,
     CASE WHEN state = 'parked' AND n % 1000 > 0 THEN now() + interval '9 days' ELSE now() - interval '1 hour' END,
     CASE WHEN state = 'running' THEN now() + (n % 1000 - 1) * interval '1 second' END,

@@ -36,8 +36,8 @@ SOURCES = "sources:\n  - source: urn:test\n    unsigned: allowed\n"
 
 
 def habeas(*arguments: str, **environment: str) -> Result:
-    clean = {"HABEAS_CONFIG": "", "HABEAS_DATABASE_URL": "postgresql://127.0.0.1:9/none", **environment}
-    return CliRunner(env={k: v for k, v in clean.items() if v}).invoke(cli, list(arguments))
+    nowhere = {"HABEAS_HOME": "/nowhere", "HABEAS_DATABASE_URL": "postgresql://127.0.0.1:9/none"}
+    return CliRunner(env={**nowhere, **environment}).invoke(cli, list(arguments))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""Every fault at every point where it can strike: nothing is lost, nothing is done twice.
+
+A representative sample always runs; ``HABEAS_TEST_FAULTS=all`` runs the whole matrix.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.support import failpoints_stage as faults
+from tests.support.failpoints_stage import Fault, Stage
+
+IN_WORKER = ("before_claim", "after_claim", "mid_call", "after_effect", "after_call", "mid_settle", "after_settle")
+IN_INTAKE = ("before_admit", "mid_admit", "after_admit")
+IN_CLOCK = ("mid_publish", "after_confirm")
+
+ANYWHERE: tuple[Fault, ...] = (
+    faults.rabbitmq_restarted,
+    faults.postgres_fast,
+    faults.postgres_immediate,
+    faults.backends_terminated,
+)
+MATRIX: dict[Fault, tuple[str, ...]] = {
+    faults.child_killed: IN_WORKER,
+    faults.worker_killed: IN_WORKER,
+    faults.worker_stopped: IN_WORKER,
+    faults.intake_killed: (*IN_INTAKE, "mid_call"),
+    faults.clock_killed: (*IN_CLOCK, "mid_call", "after_call"),
+    faults.queues_deleted: (*IN_WORKER, *IN_CLOCK),
+    faults.commit_cut_before: ("before_claim", "mid_settle", "mid_admit", "after_confirm"),
+    faults.commit_cut_after: ("before_claim", "mid_settle", "mid_admit", "after_confirm"),
+    faults.network_stalled: IN_WORKER,
+    **dict.fromkeys(ANYWHERE, (*IN_WORKER, *IN_INTAKE, *IN_CLOCK)),
+}
+SAMPLE: tuple[tuple[Fault, str], ...] = (
+    (faults.child_killed, "after_effect"),
+    (faults.worker_killed, "mid_settle"),
+    (faults.worker_stopped, "after_call"),
+    (faults.intake_killed, "after_admit"),
+    (faults.clock_killed, "mid_publish"),
+    (faults.rabbitmq_restarted, "after_settle"),
+    (faults.queues_deleted, "mid_call"),
+    (faults.postgres_immediate, "mid_settle"),
+    (faults.commit_cut_after, "mid_settle"),
+    (faults.network_stalled, "after_call"),
+)
+CASES = [(f, p) for f, points in MATRIX.items() for p in points]
+CHOSEN = CASES if os.environ.get("HABEAS_TEST_FAULTS") == "all" else list(SAMPLE)
+
+
+@pytest.mark.parametrize(("fault", "point"), CHOSEN, ids=[f"{f.__name__}-{p}" for f, p in CHOSEN])
+def test_nothing_is_lost_and_nothing_is_done_twice(stage: Stage, fault: Fault, point: str) -> None:
+    stage.start(point)
+    with stage.world.sender(stage.deployment.settings) as sender:
+        stage.ask(sender)
+        pid = stage.await_point()
+        with fault(stage, pid):
+            stage.let_go()
+        stage.end(sender)
+
+
+def test_the_sample_is_part_of_the_matrix() -> None:
+    assert set(SAMPLE) <= set(CASES)

@@ -1,0 +1,319 @@
+"""Messages in, events out and doorbells, on both brokers with the same code."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from kombu import Connection, Queue
+from sqlalchemy import text
+
+from orchestrator.broker import relay as relay_module
+from orchestrator.broker import tasks, topology
+from orchestrator.broker.bell import CeleryBell
+from orchestrator.broker.celery_app import make_app
+from orchestrator.broker.consumer import IntakeConsumer
+from orchestrator.broker.relay import NotConfirmed, Relay
+from orchestrator.embedded import install_pgmq
+from orchestrator.errors import Unavailable
+from orchestrator.messages import names
+from orchestrator.stages.intake import Intake
+from tests.support.deployment import eventually
+from tests.support.scripted import system
+from tests.support.servers.rabbitmq import RabbitMQ
+from tests.support.worlds import ONE_STEP, MakeWorld, World, counts, delivery
+
+
+@dataclass
+class Broker:
+    """A world with one of the brokers."""
+
+    world: World
+    kind: str
+
+    @contextmanager
+    def connected(self) -> Iterator[Connection]:
+        with topology.connect(self.world.settings, "intake") as connection:
+            yield connection
+
+    def publish(self, *messages: tuple[bytes, str], reply_to: str = "") -> None:
+        """Bodies with their routing keys, as an upstream service sends them."""
+        with self.connected() as connection:
+            topology.declare(connection, ())  # pgmq's transport knows an exchange once it is declared on the connection
+            producer = connection.Producer()
+            for body, key in messages:
+                producer.publish(
+                    body.decode("utf-8", "replace"),
+                    exchange=names.REQUESTS_EXCHANGE,
+                    routing_key=key,
+                    content_type="application/cloudevents+json",
+                    content_encoding="utf-8",
+                    reply_to=reply_to or None,
+                )
+
+    def listener(self, name: str, binding: str = "#", **arguments: Any) -> None:
+        """A queue bound to the events."""
+        with self.connected() as connection:
+            queue = Queue(name, topology.events_exchange, routing_key=binding, queue_arguments=arguments or None)
+            queue(connection.default_channel).declare()
+
+    def waiting(self, queue: str) -> int:
+        """How many messages lie in a queue."""
+        with self.connected() as connection:
+            declared = connection.default_channel.queue_declare(queue, passive=True)
+            return int(declared.message_count)
+
+    def take(self, name: str) -> list[Any]:
+        """Everything that lies in a queue, taken out."""
+        found = []
+        with self.connected() as connection:
+            queue = Queue(name, no_declare=True)(connection.default_channel)
+            while (message := queue.get()) is not None:
+                message.ack()
+                found.append(message)
+        return found
+
+    @property
+    def bell(self) -> CeleryBell:
+        return CeleryBell(make_app(self.world.settings, self.world.runtime.definitions.systems))
+
+
+@pytest.fixture(params=["rabbitmq", "pgmq"])
+def broker(request: pytest.FixtureRequest, make_world: MakeWorld) -> Broker:
+    url = request.getfixturevalue("rabbitmq_vhost") if request.param == "rabbitmq" else ""
+    world = make_world(system("crm", batch=2), workflows=[ONE_STEP], broker_url=url)
+    if request.param == "pgmq":
+        install_pgmq(world.settings.database_url.get_secret_value())
+    made = Broker(world, request.param)
+    with made.connected() as connection:
+        topology.declare(connection, world.runtime.definitions.systems)
+    return made
+
+
+@contextmanager
+def consuming(broker: Broker) -> Iterator[None]:
+    """An intake process at work."""
+    stop = threading.Event()
+    healthy: Callable[[bool], None] = lambda _: None  # noqa: E731 - a callback
+    consumer = IntakeConsumer(broker.world.runtime, broker.bell, stop, healthy)
+    thread = threading.Thread(target=consumer.run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+# In. -----------------------------------------------------------------------------------------------------------------
+
+
+def test_messages_are_admitted_and_acknowledged_and_the_doorbell_rings(broker: Broker) -> None:
+    broker.publish(*((delivery("erasure", f"p{n}@example.org").body, "erasure") for n in range(5)))
+    broker.publish((b"{nonsense", "erasure"))
+    with consuming(broker):
+        eventually(lambda: broker.world.one("SELECT count(*) FROM request") == 5, "five requests", 20)
+        eventually(lambda: broker.world.one("SELECT count(*) FROM quarantine") == 1, "one refusal", 20)
+        eventually(lambda: broker.waiting(topology.work_queue_name("crm")) >= 1, "the doorbell", 20)
+    assert broker.waiting(names.INTAKE_QUEUE) == 0
+
+
+def test_a_message_is_acknowledged_only_after_the_commit(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    admit = Intake.admit
+    tries: list[int] = []
+
+    def at_first_away(self: Intake, deliveries: Any) -> Any:
+        tries.append(len(deliveries))
+        if len(tries) == 1:
+            raise Unavailable
+        return admit(self, deliveries)
+
+    if broker.kind == "pgmq":
+        monkeypatch.setattr(topology, "INTAKE_VISIBILITY", 1)
+    monkeypatch.setattr(Intake, "admit", at_first_away)
+    broker.publish((delivery("erasure", "ada@example.org").body, "erasure"))
+    with consuming(broker):
+        eventually(lambda: broker.world.one("SELECT count(*) FROM request") == 1, "the request", 40)
+    assert len(tries) >= 2
+    assert broker.waiting(names.INTAKE_QUEUE) == 0
+
+
+def test_where_the_answers_go_comes_in_with_the_message(broker: Broker) -> None:
+    broker.publish((delivery("erasure", "ada@example.org", message_id="m1").body, "erasure"), reply_to="answers")
+    with consuming(broker):
+        eventually(lambda: broker.world.one("SELECT count(*) FROM request") == 1, "the request", 20)
+    assert broker.world.one("SELECT reply_to FROM request") == "answers"
+
+
+def event(message: Any) -> dict[str, Any]:
+    """The CloudEvent in a message."""
+    found: dict[str, Any] = json.loads(message.body)
+    return found
+
+
+# Out. ----------------------------------------------------------------------------------------------------------------
+
+
+def relay(broker: Broker) -> Relay:
+    return Relay(broker.world.settings, broker.world.runtime.database)
+
+
+def test_events_are_published_with_a_copy_for_the_sender_and_noted_as_published(broker: Broker) -> None:
+    world = broker.world
+    broker.listener("audience")
+    broker.listener("erasures", "erasure.*")
+    with broker.connected() as connection:
+        Queue("answers", queue_arguments={"x-queue-type": "quorum"})(connection.default_channel).declare()
+    world.ask("access", "bob@example.org")
+    request = world.ask("erasure", "ada@example.org", reply_to="answers", correlation_id="c-1")
+    world.work()
+    sender = relay(broker)
+    told = world.one("SELECT count(*) FROM outbox")
+    assert sender.publish() == told
+    assert sender.publish() == 0
+    sender.close()
+    assert world.one("SELECT count(*) FROM outbox WHERE published_at IS NULL") == 0
+    stored = {str(r.event_id) for r in world.rows("SELECT event_id FROM outbox WHERE request_id = :r", r=request)}
+    for queue, wanted in (("audience", told), ("erasures", 2), ("answers", 2)):
+        messages = broker.take(queue)
+        assert len(messages) == wanted, queue
+        if queue == "answers":
+            assert {m.properties["correlation_id"] for m in messages} == {"c-1"}
+            assert {event(m)["id"] for m in messages} == stored
+            assert {event(m)["data"]["request_id"] for m in messages} == {str(request)}
+
+
+def test_a_reply_queue_that_is_gone_holds_nobody_up(broker: Broker) -> None:
+    world = broker.world
+    broker.listener("audience")
+    world.ask("erasure", "ada@example.org", reply_to="gone")
+    world.ask("erasure", "bob@example.org")
+    sender = relay(broker)
+    assert sender.publish() == 2
+    assert len(broker.take("audience")) == 2
+    world.ask("erasure", "eve@example.org", reply_to="gone")
+    assert sender.publish() == 1
+    sender.close()
+
+
+def test_an_event_whose_publication_was_not_noted_goes_out_again_under_its_own_id(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = broker.world
+    broker.listener("audience")
+    world.ask("erasure", "ada@example.org")
+    sender = relay(broker)
+    with monkeypatch.context() as patch:
+        patch.setattr(relay_module, "_PUBLISHED", text("SELECT 1 / 0, :ids"))
+        with pytest.raises(Exception, match="division by zero"):
+            sender.publish()
+    assert sender.publish() == 1
+    sender.close()
+    ids = Counter(event(m)["id"] for m in broker.take("audience"))
+    assert list(ids.values()) == [2]
+
+
+def test_an_event_that_the_broker_refuses_stays_in_the_outbox_until_it_is_taken(
+    make_world: MakeWorld, rabbitmq_vhost: str
+) -> None:
+    world = make_world(system("crm"), workflows=[ONE_STEP], broker_url=rabbitmq_vhost)
+    broker = Broker(world, "rabbitmq")
+    with broker.connected() as connection:
+        topology.declare(connection, ())
+    broker.listener("full", **{"x-queue-type": "classic", "x-max-length": 0, "x-overflow": "reject-publish"})
+    broker.listener("audience", **{"x-queue-type": "quorum"})
+    world.ask("erasure", "ada@example.org")
+    sender = relay(broker)
+    with pytest.raises(NotConfirmed):
+        sender.publish()
+    assert counts(world.rows("SELECT published_at FROM outbox")) == {None: 1}
+    with broker.connected() as connection:
+        connection.default_channel.queue_delete("full")
+    assert sender.publish() == 1
+    sender.close()
+    assert len({event(m)["id"] for m in broker.take("audience")}) == 1
+
+
+def test_more_events_than_a_window_holds_all_go_out_once(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "WINDOW", 4)
+    broker.listener("audience")
+    broker.world.admit(*(delivery("erasure", f"p{n}@example.org") for n in range(11)))
+    sender = relay(broker)
+    assert sender.publish() == 11
+    sender.close()
+    assert len({event(m)["id"] for m in broker.take("audience")}) == 11
+
+
+# Doorbells. ----------------------------------------------------------------------------------------------------------
+
+
+def test_lost_doorbells_are_rung_again_by_the_sweep(broker: Broker) -> None:
+    world, queue = broker.world, topology.work_queue_name("crm")
+    broker.bell.ring(world.admit(delivery("erasure", "ada@example.org")).advanced.rings)
+    eventually(lambda: broker.waiting(queue) == 1, "the doorbell", 20)
+    broker.take(queue)
+    assert broker.waiting(queue) == 0
+    broker.bell.ring(world.tick().rings)
+    eventually(lambda: broker.waiting(queue) == 1, "the doorbell again", 20)
+
+
+def test_a_doorbell_is_answered_until_nothing_is_left(broker: Broker) -> None:
+    world = broker.world
+    world.admit(*(delivery("erasure", f"p{n}@example.org") for n in range(7)))
+    tasks.answer(world.runtime, broker.bell, "crm")
+    assert counts(world.rows("SELECT state FROM step")) == {"done": 7}
+    assert broker.waiting(topology.work_queue_name("crm")) >= 1  # full batches rang for colleagues
+
+
+def test_one_doorbell_brings_all_back_that_lost_their_worker(broker: Broker) -> None:
+    world = broker.world
+    world.admit(*(delivery("erasure", f"p{n}@example.org") for n in range(5)))
+    world.rows("UPDATE step SET crashes = 1")
+    tasks.answer(world.runtime, broker.bell, "crm")
+    assert counts(world.rows("SELECT state FROM step")) == {"done": 5}
+
+
+def test_a_doorbell_of_a_system_that_is_not_configured_is_passed_over(broker: Broker) -> None:
+    tasks.answer(broker.world.runtime, broker.bell, "nowhere")
+
+
+def test_a_bell_without_a_broker_is_no_error(make_world: MakeWorld) -> None:
+    world = make_world(system("crm"), workflows=[ONE_STEP], broker_url="amqp://127.0.0.1:1//")
+    CeleryBell(make_app(world.settings, world.runtime.definitions.systems)).ring(Counter({"crm": 1}))
+
+
+# Queues. -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_queue_on_rabbitmq_is_a_quorum_queue_with_a_limit(
+    make_world: MakeWorld, rabbitmq_vhost: str, rabbitmq_server: RabbitMQ
+) -> None:
+    world = make_world(system("crm"), broker_url=rabbitmq_vhost)
+    for _ in range(2):  # declaring again changes nothing
+        with topology.connect(world.settings, "test") as connection:
+            topology.declare(connection, world.runtime.definitions.systems)
+    vhost = rabbitmq_vhost.rsplit("/", 1)[1]
+    queues = {q["name"]: q for q in rabbitmq_server.management.call("GET", f"queues/{vhost}")}
+    work = {topology.work_queue_name(s) for s in world.runtime.definitions.systems}
+    assert queues.keys() == {names.INTAKE_QUEUE, names.DEAD_QUEUE, *work}
+    for name, queue in queues.items():
+        assert (queue["arguments"]["x-queue-type"], queue["durable"]) == ("quorum", True), name
+    assert (
+        queues[names.INTAKE_QUEUE]["arguments"].items()
+        >= {
+            "x-delivery-limit": 20,
+            "x-dead-letter-exchange": names.DEAD_EXCHANGE,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }.items()
+    )
+    for name in work:
+        assert queues[name]["arguments"]["x-overflow"] == "drop-head"
+        assert queues[name]["arguments"]["x-max-length"] == 100
