@@ -244,8 +244,8 @@ def _describe(entry: SystemEntry, connector: Connector[Any]) -> System:
     )
     retry = entry.retry
     discovers = connector.discovers() if entry.supplies is None else connector.discovers() & frozenset(entry.supplies)
-    # Searching where nothing is to be found for anybody would cost a call per person.
-    useless = frozenset() if discovers else frozenset({Action.DISCOVER})
+    # Searching where nobody relies on what is found would cost a call per person.
+    useless = frozenset({Action.DISCOVER}) if entry.supplies is not None and not discovers else frozenset()
     return System(
         name=entry.name,
         connector=entry.connector,

@@ -39,7 +39,7 @@ class Settle:
             try:
                 with self._database.transaction() as tx:
                     advanced = self._advance.apply(tx, happenings)
-                    self._breaker(tx, system, happenings)
+                    self._breaker(tx, system, _answers(happenings, advanced))
                 break
             except Unavailable:
                 if attempt == TRIES:
@@ -71,3 +71,9 @@ class Settle:
                 limits.breaker_failures,
                 limits.breaker_rest,
             )
+
+
+def _answers(happenings: Sequence[Happening], advanced: Advanced) -> list[Happening]:
+    """What the system said just now: not what came too late (or was sent twice), nor what it was never asked."""
+    late = {id(h) for h in advanced.fenced}
+    return [h for h in happenings if id(h) not in late and not isinstance(h.event, ev.HandedBack)]

@@ -156,6 +156,7 @@ class Simulation:
                 self.settled[run.request, new.ordinal] += 1
             if new.state in {S.READY, S.RUNNING}:
                 assert new.needs <= done, "no step starts before its needs are settled"
+            assert new.state is not S.READY or not (run.stopping or run.paused), "nothing begins that was stopped"
             assert before is None or old.state is not S.DONE or new == old, "an outcome is settled once"
         self.completed[run.request] += sum(isinstance(c, Announce) and c.kind is EventKind.COMPLETED for c in commands)
         assert self.completed[run.request] == int(not run.open), "one COMPLETED, when it closes"
