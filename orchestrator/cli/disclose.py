@@ -225,4 +225,4 @@ def _id(text: str) -> UUID:
     try:
         return UUID(text)
     except ValueError:
-        raise NotFound(f"{text!r} is not the id of a quarantined message") from None
+        raise NotFound("this is not the id of a quarantined message") from None

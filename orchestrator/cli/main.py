@@ -16,6 +16,7 @@ from orchestrator.cli.keys import new_key, version
 from orchestrator.cli.lookup import list_, show, why
 from orchestrator.cli.operators import approve, cancel, decline, done, pause, resume, retry, skip
 from orchestrator.cli.processes import clock, intake, worker
+from orchestrator.cli.recover import ledger, recover
 from orchestrator.cli.submit import submit
 from orchestrator.cli.up import demo, up
 from orchestrator.cli.watch import watch
@@ -46,7 +47,7 @@ def migrate(as_json: bool) -> None:
 for command in (
     demo, up,
     submit, list_, show, why, watch, package,
-    approve, decline, retry, skip, done, cancel, pause, resume, hold, quarantine, audit,
+    approve, decline, retry, skip, done, cancel, pause, resume, hold, quarantine, audit, ledger, recover,
     check, new_key, migrate, version,
     intake, worker, clock,
 ):  # fmt: skip

@@ -7,7 +7,7 @@ A step that waits for other steps is explained by the root of it, never by the c
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import assert_never
@@ -205,16 +205,7 @@ def _roots(run: Run, step: Step) -> tuple[int, ...]:
 
 def _with_dependents(reason: Reason, roots: Mapping[int, tuple[int, ...]]) -> Reason:
     held = tuple(n for n, root in roots.items() if reason.ordinal in root)
-    return Reason(
-        reason.kind,
-        reason.ordinal,
-        reason.step,
-        reason.text,
-        reason.help,
-        reason.since,
-        reason.until,
-        held,
-    )
+    return replace(reason, holds_up=held)
 
 
 def _chain(step: Step, roots: list[Reason]) -> str:
@@ -288,7 +279,8 @@ def _parked(known: Known, step: Step, now: datetime) -> Reason:
     since = _asked_at(step) or times.changed_at
     if "legal_hold" in (step.handle or {}):
         text = f"is held back: it waits for {step.waiting_on}"
-        return Reason(Kind.PERSON, step.ordinal, label(step), text, "habeas hold release --case …", since)
+        aid = f"if the case is over: habeas hold release --case {(step.handle or {})['legal_hold']}"
+        return Reason(Kind.PERSON, step.ordinal, label(step), text, aid, since, until)
     if not _asks_people(step):
         what = f"waits for {step.waiting_on}" if step.waiting_on else "waits for the system to finish"
         again = f"; it is asked again at {moment(until)}" if until else ""

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from connectors import contract
 from orchestrator.core.model import Identity, Residue, Result, Retention
@@ -25,18 +26,19 @@ class Scrub:
     """
 
     def __init__(self, identities: Iterable[Identity]) -> None:
-        """Values are matched without regard to case, as whole words."""
-        self._values = sorted({i.value.lower() for i in identities if len(i.value) >= _SHORT}, key=len, reverse=True)
+        """Values are matched without regard to case, as whole words, plain and as they stand in a URL."""
+        plain = {i.value.lower() for i in identities if len(i.value) >= _SHORT}
+        self._values = sorted(plain | {quote(v, safe="").lower() for v in plain}, key=len, reverse=True)
 
     def text(self, text: str) -> str:
-        """The text without them, and not too long."""
-        text = text[:MAX_TEXT].replace("\x00", "")  # PostgreSQL holds no NUL
+        """The text without them, without what the database can't hold, and not too long."""
         lowered = text.lower()
         # Almost never is one there, and looking is a hundred times cheaper than a pattern of one's own per person.
         for value in self._values:
             if value in lowered:
                 text = re.sub(rf"(?i)(?<![\w.@-]){re.escape(value)}(?![\w@-])", "[identity]", text)
-        return text
+        # PostgreSQL holds no NUL, and UTF-8 no half of a surrogate pair. Cut last, so that no identity is cut in half.
+        return text.replace("\x00", "").encode("utf-8", "replace").decode()[:MAX_TEXT]
 
     def json(self, value: Any) -> Any:
         """The same inside a JSON value; what JSON does not know is told in words."""

@@ -98,7 +98,7 @@ def find(tx: Connection, given: str) -> UUID:
     """The request that an id, or the beginning of one, names. Raises ``NotFound`` or ``Conflict``."""
     digits = given.replace("-", "").lower()
     if not re.fullmatch(rf"[0-9a-f]{{{MIN_PREFIX},32}}", digits):
-        raise NotFound(f"{given!r} is not the id of a request: give {MIN_PREFIX} hex digits of it or more")
+        raise NotFound(f"this is not the id of a request: give {MIN_PREFIX} hex digits of it or more")
     low, high = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
     found = tx.execute(_BY_PREFIX, {"low": low, "high": high}).scalars().all()
     if not found:

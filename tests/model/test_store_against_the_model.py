@@ -17,7 +17,14 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import text
 
 from orchestrator.core import events as ev
@@ -375,7 +382,9 @@ class StoreMachine(RuleBasedStateMachine):
         finding, artifact = one.step.action is Action.DISCOVER, one.step.action is Action.ACCESS
         match word:
             case "finish":
-                return Said(one.request, ev.Finished(n, token, Result(Outcome.EXECUTED, {"rows": 2})), finding, artifact)
+                return Said(
+                    one.request, ev.Finished(n, token, Result(Outcome.EXECUTED, {"rows": 2})), finding, artifact
+                )
             case "retain":
                 kept = Retention("invoices", "the law", "Art. 17(3)(b)", 3, date(2030, 1, 1))
                 result = Result(Outcome.RETAINED, {"rows": 1}, (kept,), evidence={"ticket": 7}, note="some stays")

@@ -14,6 +14,8 @@ import psycopg
 
 from orchestrator.broker import topology
 from orchestrator.embedded import EmbeddedPostgres
+from orchestrator.runtime import Runtime
+from orchestrator.settings import read
 from tests.support.deployment import Deployment, eventually, rows
 from tests.support.failpoints import Failpoint
 from tests.support.oracle_check import await_closed, heard, verdict
@@ -87,11 +89,15 @@ class Stage:
 
     def query(self, statement: str, **values: Any) -> list[Any]:
         """From the database, past the proxy."""
-        runtime = self.deployment.runtime()
+        runtime = self.runtime()
         try:
             return rows(runtime, statement, **values)
         finally:
             runtime.close()
+
+    def runtime(self) -> Runtime:
+        """Our own, past the proxy."""
+        return Runtime(read({**self.deployment.environment, "HABEAS_DATABASE_URL": self.direct_url}), "habeas test")
 
     def children(self, name: str = "worker") -> list[psutil.Process]:
         """A worker's child processes."""
@@ -140,7 +146,7 @@ def worker_stopped(stage: Stage, pid: int | None) -> Iterator[None]:
     for one in stopped:
         one.suspend()
     stage.deployment.start("worker-2")
-    runtime = stage.deployment.runtime()
+    runtime = stage.runtime()
     past = "SELECT clock_timestamp() + interval '3 seconds' AS at"
     until = rows(runtime, past)[0].at
     eventually(lambda: rows(runtime, "SELECT clock_timestamp() > :until AS over", until=until)[0].over, "time passes")

@@ -113,7 +113,11 @@ def test_a_vendors_wait_can_not_be_approved_by_mistake(make_world: MakeWorld, ha
     world.connector("crm").on(MAIL, Pending({"job": 1}, timedelta(days=1), ""))
     request = world.ask("erasure", MAIL)
     world.work()
-    assert "name the step with --step" in habeas(world)("approve", request, code=1).stderr
+    run = habeas(world)
+    assert "name the step with --step" in run("approve", request, code=1).stderr
+    wrong = run("approve", MAIL, code=1).stderr
+    assert "give 8 hex digits" in wrong
+    assert MAIL not in wrong
 
 
 def test_holds_are_placed_listed_and_released_without_a_trace_of_whom(

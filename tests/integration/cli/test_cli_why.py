@@ -141,6 +141,7 @@ def test_a_step_under_legal_hold_says_which_case(make_world: MakeWorld, habeas: 
     world.work()
     (reason,) = run.json("why", request)["reasons"]
     assert reason["text"] == "is held back: it waits for the end of legal hold C-7"
+    assert reason["help"].endswith("habeas hold release --case C-7")
     run("hold", "release", "--case", "C-7")
     world.tick()
     world.work()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import urllib.request
 from datetime import timedelta
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,8 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from connectors.contract import Fatal, Pending
 from orchestrator.store import figures
 from orchestrator.store.database import Database
+from orchestrator.web.health import Health, serve
 from orchestrator.web.metrics import Metrics
 from tests.support.scripted import system
+from tests.support.servers.ports import free_ports
 from tests.support.worlds import ONE_STEP, MakeWorld, World, delivery
 
 MAIL = "ada@example.org"
@@ -111,6 +114,27 @@ def test_switches_fences_events_and_refusals_are_told(make_world: MakeWorld) -> 
     assert seen["habeas_quarantined,reason=unknown_source"] == 2
     world.rows("UPDATE quarantine SET replayed_at = now()")
     assert fresh(world)["habeas_quarantined,reason=unknown_source"] == 0
+
+
+def test_metrics_are_served_over_http_beside_health(make_world: MakeWorld) -> None:
+    world = make_world(system("crm"), workflows=[ONE_STEP])
+    metrics, health = Metrics(world.runtime.database, world.settings), Health()
+    health.report("database", well=True)
+    (port,) = free_ports(1)
+    server = serve(health, metrics.render, "127.0.0.1", port)
+    assert server is not None
+    try:
+        answers = {}
+        for path in ("livez", "readyz", "metrics"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
+                answers[path] = (answer.status, answer.headers["Content-Type"], answer.read().decode())
+    finally:
+        server.shutdown()
+        server.server_close()
+        metrics.close()
+    assert [status for status, _, _ in answers.values()] == [200, 200, 200]
+    assert answers["metrics"][1].startswith("text/plain")
+    assert "# TYPE habeas_steps gauge" in answers["metrics"][2]
 
 
 def test_nothing_that_is_told_names_a_person(make_world: MakeWorld) -> None:

@@ -55,7 +55,7 @@ def test_the_oldest_deadline_goes_first(make_world: MakeWorld) -> None:
     ids = [world.ask("erasure", f"p{n}@example.org") for n in range(4)]
     for n, request in zip([3, 1, 4, 2], ids, strict=True):
         moment = datetime(2030, 1, n, tzinfo=UTC)
-        world.rows("UPDATE step SET deadline = :d WHERE request_id = :id", d=moment, id=request)
+        world.rows("UPDATE step SET deadline = :d, rank = :d WHERE request_id = :id", d=moment, id=request)
     order = [world.claim("crm", 1)[0].request for _ in range(4)]
     assert order == [ids[1], ids[3], ids[0], ids[2]]
 
