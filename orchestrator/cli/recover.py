@@ -20,7 +20,7 @@ SHOWN = 100
 """Forgotten erasures that are listed in the table; ``--json`` has all."""
 
 
-class _Moment(click.ParamType):
+class _Moment(click.ParamType[datetime]):
     """A time in RFC 3339; without an offset it is UTC."""
 
     name = "time"

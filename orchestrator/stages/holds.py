@@ -94,5 +94,10 @@ class Holds:
 
 # Held steps are due within a day, so the timers' index finds them among any number of parked ones.
 _WAKE = text("""
-UPDATE step SET due = clock_timestamp()
-WHERE state = 'parked' AND parked_for = 'report' AND due <= statement_timestamp() + :within AND waiting_on = :words""")
+WITH held AS (
+    SELECT request_id, ordinal FROM step
+    WHERE state = 'parked' AND parked_for = 'report' AND due <= statement_timestamp() + :within AND waiting_on = :words
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE step SET due = clock_timestamp() FROM held
+WHERE step.request_id = held.request_id AND step.ordinal = held.ordinal""")

@@ -9,8 +9,9 @@ from uuid import UUID
 from sqlalchemy import text
 
 from orchestrator.core import events as ev
+from orchestrator.core.model import Step
 from orchestrator.core.transitions import Impossible
-from orchestrator.core.vocabulary import StepState
+from orchestrator.core.vocabulary import Action, StepState
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.stages.advance import Advance, Advanced, Happening
 from orchestrator.store import runs, systems
@@ -100,7 +101,7 @@ class Operate:
             stored = runs.lock(tx, [request]).get(request)
         if stored is None:
             raise NotFound(f"there is no request {request}")
-        waiting = [s for s in stored.run.steps if s.state is StepState.PARKED and s.waiting_on]
+        waiting = [s for s in stored.run.steps if s.state is StepState.PARKED and _asks_a_person(s)]
         if len(waiting) != 1:
             which = ", ".join(f"{s.ordinal} ({s.name} in {s.system})" for s in waiting) or "none"
             raise Conflict(f"name the step with --step: those that await a report are {which}")
@@ -125,6 +126,11 @@ class Operate:
         values = {"system": system, "failure": failure, "request": after[0], "ordinal": after[1], "n": BULK}
         with self._database.transaction() as tx:
             return [(r.request_id, r.ordinal) for r in tx.execute(_ATTENTION, values)]
+
+
+def _asks_a_person(step: Step) -> bool:
+    """Whether the desk asked somebody; a vendor's pending job is not a person's to approve."""
+    return bool(step.waiting_on) and (step.action is Action.GATE or "asked_at" in (step.handle or {}))
 
 
 _ATTENTION = text("""

@@ -148,12 +148,12 @@ class Operated:
         return {self.request}, set()
 
     def mirror(self, reference: Reference, now: datetime, runs: set[UUID], steps: set[Key]) -> None:
+        refused = None
         try:
             reference.happen(self.request, self.event, now)
         except Impossible as reason:
-            assert self.refused == str(reason)
-        else:
-            assert self.refused is None
+            refused = str(reason)
+        assert self.refused == refused
 
 
 @dataclass
@@ -202,13 +202,13 @@ class Meeting:
             self.second.mirror(reference, now, set(), set())
             return
         runs, steps = self.first.touched()
-        free = [(self.first, set(), set())] if self.commits else []
-        acts = [*free, (self.second, runs, steps)]
-        for act, *held in sorted(acts, key=lambda a: _reads_more_than_it_locks(a[0])):
-            act.mirror(reference, now, *held)
+        acts: list[tuple[Act, set[UUID], set[Key]]] = [(self.second, runs, steps)]
+        acts += [(self.first, set(), set())] if self.commits else []
+        for act, held_runs, held_steps in sorted(acts, key=lambda a: _order(a[0])):
+            act.mirror(reference, now, held_runs, held_steps)
 
 
-def _reads_more_than_it_locks(act: Act) -> int:
+def _order(act: Act) -> int:
     """What looks at more than it locks belongs before what the other changes: 0 does, 2 does not."""
     if isinstance(act, Claim):
         return 0

@@ -177,7 +177,7 @@ class Reference:
         for request, run in stored.items():
             for step in run.steps:
                 mine = self.runs[request].steps[step.ordinal]
-                if mine.parked_for is ParkedFor.RETRY and mine.due != PAST and step.due != mine.due:
+                if mine.parked_for is ParkedFor.RETRY and mine.due not in {PAST, step.due}:
                     assert 0 <= (step.due - mine.due).total_seconds() <= slack, (mine.due, step.due)
                     self.put(self.runs[request], replace(mine, due=step.due))
 

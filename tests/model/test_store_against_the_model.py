@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -102,17 +102,17 @@ class StoreMachine(RuleBasedStateMachine):
         """Batches that a worker has in hand."""
         self.stale: list[Batch] = []
         """Batches that were settled, or whose worker is believed dead."""
-        self.began = self._clock()
+        self._before = self.began = self._clock()
 
     # In. -------------------------------------------------------------------------------------------------------------
 
     @initialize(right=st.sampled_from(["erasure", "access"]), verified=st.booleans(), early=any_of)
-    def begin(self, right: str, verified: bool, early: int) -> None:
-        self.ask(right, verified, early)
+    def begin(self, *, right: str, verified: bool, early: int) -> None:
+        self.ask(right=right, verified=verified, early=early)
 
     @precondition(lambda self: len(self.asked) < REQUESTS)
     @rule(right=st.sampled_from(["erasure", "erasure", "access"]), verified=st.booleans(), early=any_of)
-    def ask(self, right: str, verified: bool, early: int) -> None:
+    def ask(self, *, right: str, verified: bool, early: int) -> None:
         received = datetime.now(UTC) - timedelta(minutes=early)
         message = replace(delivery(right, f"p{len(self.asked)}@example.org", verified=verified), received_at=received)
         [request] = self.world.admit(message).accepted
@@ -138,14 +138,14 @@ class StoreMachine(RuleBasedStateMachine):
     # Workers. --------------------------------------------------------------------------------------------------------
 
     @rule(name=st.sampled_from(NAMES), n=st.integers(1, 4), second=st.booleans())
-    def claim(self, name: str, n: int, second: bool) -> None:
+    def claim(self, *, name: str, n: int, second: bool) -> None:
         act = Claim(name, n)
         self._do(act, second=second)
         self._keep(act)
 
     @precondition(lambda self: self.hands)
     @rule(pick=any_of, said=st.lists(words, min_size=4, max_size=4), second=st.booleans(), part=st.booleans())
-    def settle(self, pick: int, said: list[str], second: bool, part: bool) -> None:
+    def settle(self, *, pick: int, said: list[str], second: bool, part: bool) -> None:
         self._do(self._settling(pick, said, part=part), second=second)
 
     @precondition(lambda self: self.stale)
@@ -193,7 +193,7 @@ class StoreMachine(RuleBasedStateMachine):
           name=st.sampled_from(NAMES), said=st.lists(words, min_size=4, max_size=4), what=asks,
           commits=st.booleans())  # fmt: skip
     def two_at_once(
-        self, first: int, second: int, kinds: tuple[str, str], name: str, said: list[str], what: str, commits: bool
+        self, *, first: int, second: int, kinds: tuple[str, str], name: str, said: list[str], what: str, commits: bool
     ) -> None:
         acts = [self._act(k, pick, name, said, what) for k, pick in zip(kinds, (first, second), strict=True)]
         half_open = any(s.breaker is Breaker.HALF_OPEN for s in self.reference.systems.values())
@@ -234,11 +234,11 @@ class StoreMachine(RuleBasedStateMachine):
     # Operators. ------------------------------------------------------------------------------------------------------
 
     @rule(pick=any_of, what=asks, second=st.booleans())
-    def operate(self, pick: int, what: str, second: bool) -> None:
+    def operate(self, *, pick: int, what: str, second: bool) -> None:
         self._do(self._operation(pick, what), second=second)
 
     @rule(name=st.sampled_from(["crm", "pay"]), skip=st.booleans())
-    def operate_on_all_that_want_attention(self, name: str, skip: bool) -> None:
+    def operate_on_all_that_want_attention(self, *, name: str, skip: bool) -> None:
         operate = self.world.runtime.operate
         if skip:
             operate.skip_all(name, "ops", "gone")
@@ -334,8 +334,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _clock(self) -> datetime:
         with self.world.runtime.database.transaction() as tx:
-            self._before = runs.now(tx)
-        return self._before
+            return runs.now(tx)
 
     def _do(self, act: Act, *, second: bool = False) -> None:
         act.run(self.second if second else self.world.runtime)
@@ -474,7 +473,6 @@ def test_the_store_does_what_the_pure_core_does(machine: type[StoreMachine]) -> 
         deadline=None,
         suppress_health_check=list(HealthCheck),
         print_blob=True,
-        phases=[Phase.generate],
         database=None,
     )
     run_state_machine_as_test(machine, settings=how)

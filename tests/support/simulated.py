@@ -173,7 +173,7 @@ class Simulation:
 
     def sweep(self) -> None:
         """Wake what is due, take back what was lost, ring for what is ready."""
-        for run in list(self.runs.values()):
+        for run in [r for r in self.runs.values() if r.open]:
             due = [s for s in run.steps if s.state is S.PARKED and s.due <= self.clock]
             for step in due:
                 woken = move(step, Move.WAKE)
@@ -191,15 +191,13 @@ class Simulation:
             self.after(self.pace(), self.sweep)
 
     def pace(self) -> timedelta:
-        """The sweep's rhythm; through long waits in which nothing can happen, virtual time is skipped."""
-        if self.agenda:
+        """The sweep's rhythm; through waits in which nothing is ready, virtual time goes faster."""
+        steps = [(r.request, s) for r in self.runs.values() if r.open for s in r.steps]
+        if any(s.state is S.READY for _, s in steps):
             return SWEEP
-        waits = [s.due - self.clock for r in self.runs.values() for s in r.steps if s.state is S.PARKED]
-        waits += [
-            self.leases[r.request, s.ordinal] - self.clock for r in self.runs.values() for s in r.steps if s.token
-        ]
-        ready = any(s.state is S.READY for r in self.runs.values() for s in r.steps)
-        return SWEEP if ready or not waits else min(max(min(waits), SWEEP), HORIZON)
+        waits = [s.due - self.clock for _, s in steps if s.state is S.PARKED]
+        waits += [self.leases[request, s.ordinal] - self.clock for request, s in steps if s.token]
+        return max(SWEEP, min([*waits, 5 * SWEEP if self.agenda else HORIZON]))
 
     # Workers. ---------------------------------------------------------------------------------------------------------
 
@@ -328,13 +326,13 @@ class Simulation:
 
     def quiet(self) -> bool:
         """Whether nothing will happen any more but by people's hands."""
-        moving = any(
+        if len(self.agenda) > 1 or self.now - START <= timedelta(seconds=31):
+            return False
+        return not any(
             s.state in {S.READY, S.RUNNING} or (s.state is S.PARKED and s.due < NEVER)
             for r in self.runs.values()
             for s in r.steps
         )
-        only_the_sweep = len(self.agenda) <= 1
-        return only_the_sweep and not moving and self.now - START > timedelta(seconds=31)
 
     @staticmethod
     def names_what_it_waits_for(run: Run, step: Step) -> None:
