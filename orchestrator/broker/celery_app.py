@@ -35,6 +35,7 @@ def make_app(settings: Settings, systems: Iterable[str]) -> Celery:
         "task_serializer": "json",
         "accept_content": ["json"],
         "task_protocol": 2,
+        "worker_consumer": "orchestrator.broker.worker:WorkerConsumer",
         "worker_prefetch_multiplier": 1,
         "worker_concurrency": settings.worker_processes,
         "worker_send_task_events": False,

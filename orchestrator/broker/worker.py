@@ -31,8 +31,6 @@ class WorkerConsumer(Consumer):  # type: ignore[misc]
         def away(error: Exception, _seconds: float) -> None:
             _log.warning("broker.unavailable", error=type(error).__name__)
 
-        conn.ensure_connection(
-            away, interval_start=PAUSE, interval_step=0, interval_max=PAUSE, callback=lambda: maybe_shutdown()
-        )
+        conn.ensure_connection(away, interval_start=PAUSE, interval_step=0, interval_max=PAUSE, callback=maybe_shutdown)
         self.first_connection_attempt = False
         return conn

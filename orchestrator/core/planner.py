@@ -91,7 +91,7 @@ def in_scope(ask: Ask, workflow: Workflow, systems: Iterable[System]) -> list[Sy
 
 
 def rounds(systems: Iterable[System], known: frozenset[str]) -> dict[str, int]:
-    """When each system can first be searched: 0 by the identities a request brings, 1 by what those searches find, …
+    """When each system can first be searched: 0 by the identities a request brings, 1 by what those find, and so on.
 
     A system that can never be searched is left out.
     """

@@ -81,7 +81,7 @@ class Claim:
         limits = runtime.definitions.systems[self.system].limits
         with runtime.database.transaction() as tx:
             taken = claims.claim(tx, self.system, limits, self.n, self.token, LEASE)
-        self.taken = sorted(taken, key=lambda c: (c.deadline, c.step.ordinal))
+            self.taken = sorted(taken, key=lambda c: (c.deadline, c.step.ordinal))
 
     def touched(self) -> tuple[set[UUID], set[Key]]:
         return set(), {(c.request, c.step.ordinal) for c in self.taken}

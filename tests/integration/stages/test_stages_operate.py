@@ -183,13 +183,23 @@ def test_a_closed_request_takes_nothing_more(make_world: MakeWorld) -> None:
 def test_with_two_parked_steps_a_decision_must_name_the_one_it_means(make_world: MakeWorld) -> None:
     world = make_world(system("crm"), system("shop"), workflows=[TWO])
     for name in ("crm", "shop"):
-        world.connector(name).on("ada@example.org", Pending({}, None, f"the people of {name}"))
+        asked = {"asked_at": "2026-01-01T00:00:00+00:00"}
+        world.connector(name).on("ada@example.org", Pending(asked, None, f"the people of {name}"))
     request = world.ask("erasure", "ada@example.org")
     world.work()
     with pytest.raises(Conflict, match=r"name the step with --step: .* 0 \(erase in crm\), 1 \(erase in shop\)"):
         world.runtime.operate.decide(request, "done", "ops")
     world.runtime.operate.decide(request, "done", "ops", ordinal=1)
     assert world.states(request)["erase@shop"] == "ready"
+
+
+def test_what_a_vendor_still_works_on_is_not_for_a_person_to_approve(make_world: MakeWorld) -> None:
+    world = make_world(system("crm"), workflows=[ONE_STEP])
+    world.connector("crm").on("ada@example.org", Pending({"job": "j1"}, None, "the vendor's job"))
+    request = world.ask("erasure", "ada@example.org")
+    world.work()
+    with pytest.raises(Conflict, match="those that await a report are none"):
+        world.runtime.operate.decide(request, "approve", "ops")
 
 
 # In bulk. ------------------------------------------------------------------------------------------------------------
