@@ -113,6 +113,10 @@ class Unavailable(HabeasError):
     """The database or the broker does not answer; wait and try again."""
 
 
+class StoreFull(HabeasError):
+    """The artifacts folder takes no more; make room there, and the work goes on by itself."""
+
+
 class NotFound(HabeasError):
     """There is no such thing; check the id."""
 

@@ -7,12 +7,13 @@ import io
 import os
 import re
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.errors import NotFound
+from orchestrator.errors import NotFound, StoreFull
 
 __all__ = ["INLINE_LIMIT", "Spool", "Stored", "open_stored", "remove_stored", "sweep_unfinished"]
 
@@ -49,32 +50,38 @@ class Spool:
         self._size = 0
 
     def write(self, data: bytes) -> int:
-        """Take all of ``data``. Raises ``OSError`` when the disk is full."""
-        if self._memory is not None and self._size + len(data) > self._limit:
-            self._overflow(self._memory)
-        self._digest.update(data)
-        self._size += len(data)
-        (self._memory or self._open_file()).write(data)
+        """Take all of ``data``. Raises ``StoreFull``."""
+        with _told():
+            if self._memory is not None and self._size + len(data) > self._limit:
+                self._overflow(self._memory)
+            self._digest.update(data)
+            self._size += len(data)
+            (self._memory or self._open_file()).write(data)
         return len(data)
 
     def finish(self) -> Stored:
-        """What was written, durable: a file is on disk under its final name, and so is the directory's entry."""
+        """What was written, durable: a file is on disk under its final name, and so is the directory's entry.
+
+        Raises ``StoreFull``.
+        """
         digest = self._digest.hexdigest()
         if self._memory is not None:
             return Stored(self._size, digest, inline=self._memory.getvalue())
-        file = self._open_file()
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        (self._directory / (self._name + _PARTIAL)).rename(self._directory / self._name)
-        _sync_directory(self._directory)
+        with _told():
+            file = self._open_file()
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            (self._directory / (self._name + _PARTIAL)).rename(self._directory / self._name)
+            _sync_directory(self._directory)
         return Stored(self._size, digest, file=self._name)
 
     def discard(self) -> None:
         """Throw away what was written and not finished; harmless after ``finish``."""
         self._memory = None
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what is still buffered has no room on the disk
+                self._file.close()
             (self._directory / (self._name + _PARTIAL)).unlink(missing_ok=True)
 
     def _open_file(self) -> BinaryIO:
@@ -89,6 +96,15 @@ class Spool:
         self._file = os.fdopen(descriptor, "wb")
         self._file.write(memory.getvalue())
         self._memory = None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """The folder's errors in words."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreFull(f"the artifacts folder failed: {error.strerror}; make room there") from error
 
 
 def open_stored(stored: Stored, directory: Path) -> BinaryIO:

@@ -22,6 +22,9 @@ _log = logs.get("clock")
 LEADER_LOCK = 0x48_41_42_4C  # "HABL": whoever holds this advisory lock leads
 PAUSE = 1.0
 """Seconds between attempts to lead, and while the database or the broker is away."""
+ASLEEP = 30.0
+"""Seconds without a word from a leader after which the database ends its session, and with it the lock: it was stopped,
+or the network to it is gone. At least three sweeps."""
 
 
 class Clock:
@@ -33,7 +36,7 @@ class Clock:
         """``healthy`` is told whether ``database`` and ``broker`` answer."""
         self._runtime, self._relay, self._bell = runtime, relay, bell
         self._stop, self._healthy = stop, healthy
-        self._next = {"sweep": 0.0, "purge": 0.0}
+        self._next = {"sweep": 0.0, "take_back": 0.0, "purge": 0.0}
 
     def run(self) -> None:
         """Until ``stop`` is set; outlives the database and the broker."""
@@ -61,6 +64,11 @@ class Clock:
 
     def _lead(self, session: psycopg.Connection[Any]) -> None:
         _log.info("leader.elected")
+        settings = self._runtime.settings
+        asleep = max(ASLEEP, 3 * settings.sweep_seconds)
+        session.execute(f"SET idle_session_timeout = '{asleep:.0f}s'")
+        # Perhaps the database was away for longer than a lease: workers that live are given time to renew theirs.
+        self._next["take_back"] = time.monotonic() + settings.lease_seconds / 3 + PAUSE
         session.execute(f"LISTEN {OUTBOX_CHANNEL}")
         self._runtime.register_systems()
         while not self._stop.is_set():
@@ -73,7 +81,7 @@ class Clock:
         now = time.monotonic()
         self._healthy("database", True)  # noqa: FBT003 - a state, not a switch
         if now >= self._next["sweep"]:
-            advanced = self._runtime.sweep.tick()
+            advanced = self._runtime.sweep.tick(take_back=now >= self._next["take_back"])
             self._bell.ring(advanced.rings)
             self._next["sweep"] = now + self._runtime.settings.sweep_seconds
         if now >= self._next["purge"]:

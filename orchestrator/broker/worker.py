@@ -1,4 +1,4 @@
-"""Celery's consumer, as we need it: soon back when the broker is, and without queues for delays that we never ask for."""
+"""Celery's consumer, as we need it: back as soon as the broker is, and without queues for countdowns."""
 
 from __future__ import annotations
 

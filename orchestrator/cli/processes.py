@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -20,6 +21,7 @@ from orchestrator.broker.clock import Clock
 from orchestrator.broker.consumer import IntakeConsumer
 from orchestrator.broker.relay import Relay
 from orchestrator.broker.tasks import register
+from orchestrator.broker.worker import PAUSE
 from orchestrator.cli.common import runtime_for
 from orchestrator.runtime import Runtime
 from orchestrator.web.health import Health, serve
@@ -107,9 +109,22 @@ def run_worker(runtime: Runtime, systems: Sequence[str], processes: int | None) 
     register(app, runtime, CeleryBell(app))
     health = Health()
     serve(health, Metrics(runtime.database, settings).render, settings.health_host, settings.health_port)
-    with topology.connect(settings, "worker") as connection:
-        topology.declare(connection, known)
+    _declare(runtime, health)
     _run_worker(app, runtime, health, processes or settings.worker_processes)
+
+
+def _declare(runtime: Runtime, health: Health) -> None:
+    """Declare the queues, when the broker answers."""
+    while True:
+        try:
+            with topology.connect(runtime.settings, "worker") as connection:
+                topology.declare(connection, runtime.definitions.systems)
+        except topology.AWAY as error:
+            health.report("broker", well=False)
+            _log.warning("broker.unavailable", error=type(error).__name__)
+            time.sleep(PAUSE)
+        else:
+            return
 
 
 def _run_worker(app: Any, runtime: Runtime, health: Health, processes: int) -> None:

@@ -19,7 +19,7 @@ from orchestrator.artifacts.spool import Stored, remove_stored
 from orchestrator.core import events as ev
 from orchestrator.core.model import NEVER, System
 from orchestrator.core.vocabulary import Action, Failure
-from orchestrator.errors import VaultError
+from orchestrator.errors import StoreFull, VaultError
 from orchestrator.privacy.vault import RequestKey
 from orchestrator.stages import results
 from orchestrator.stages.advance import Advanced, Happening
@@ -166,6 +166,10 @@ class Execute:
                 item = open_items.pop(task.key, None)
                 if item is not None:
                     yield self._taken(system, item, result, call, scrub)
+        except StoreFull as error:
+            for item in open_items.values():
+                yield _failed(item.claimed, system, Failure.RETRYABLE, str(error))
+            open_items.clear()
         except Exception as defect:  # noqa: BLE001 - a connector's defect must not take the worker down
             for item in open_items.values():
                 yield _crashed(item, system, defect)
@@ -181,6 +185,8 @@ class Execute:
         """A result as a happening. One that can't be taken (no result at all, say) is a defect of this item alone."""
         try:
             return self._happening(system, item, result, call, scrub)
+        except StoreFull as error:
+            return _failed(item.claimed, system, Failure.RETRYABLE, str(error))
         except Exception as defect:  # noqa: BLE001 - a connector's defect must not take the batch down
             return _crashed(item, system, defect)
 

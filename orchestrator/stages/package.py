@@ -16,7 +16,7 @@ from orchestrator.artifacts.records import Artifact
 from orchestrator.artifacts.spool import Stored
 from orchestrator.core.model import System
 from orchestrator.core.planner import PACKAGER
-from orchestrator.errors import NotFound
+from orchestrator.errors import NotFound, StoreFull
 from orchestrator.privacy.vault import RequestKey
 from orchestrator.store import tables
 from orchestrator.store.database import Database
@@ -60,8 +60,8 @@ class Packager(contract.Connector[PackagerConfig]):
             try:
                 key = engine.key(task)
                 package = build_package(parts[request], abouts[request], key, task.key, self._artifacts)
-            except OSError as error:
-                results[task.key] = contract.Retryable(f"the artifacts folder failed: {error.strerror}")
+            except (OSError, StoreFull) as error:
+                results[task.key] = contract.Retryable(_words(error))
                 continue
             engine.deposit(task, package.stored, {"records": package.records, "files": package.files})
             counts = {"records": package.records, "files": package.files}
@@ -78,6 +78,11 @@ class Packager(contract.Connector[PackagerConfig]):
             categories = self.systems[row.system].categories if row.system in self.systems else frozenset()
             parts[row.request_id].append(Part(row.system, to_artifact(row), aad(row), row.created_at, categories))
         return parts
+
+
+def _words(error: OSError | StoreFull) -> str:
+    """What is wrong with the artifacts folder; a file's name is nobody's business."""
+    return str(error) if isinstance(error, StoreFull) else f"the artifacts folder failed: {error.strerror}"
 
 
 def to_artifact(row: Any) -> Artifact:

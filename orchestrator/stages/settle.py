@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from itertools import count
 from uuid import UUID
 
 from sqlalchemy import Connection, select
@@ -18,9 +20,11 @@ from orchestrator.store.database import Database
 
 _log = logs.get("settle")
 
-TRIES = 3
-"""Times a settle is sent when the connection is cut. Each time the tokens say whether it is still ours to do: if the
-first attempt did commit, the second is fenced and changes nothing."""
+PATIENCE = 60.0
+"""Seconds that a settle is sent again while the database is away, for what was done need not be done again. Each time
+the tokens say whether it is still ours to do: if an attempt did commit, the next is fenced and changes nothing."""
+PAUSE = 0.5
+"""Seconds between two attempts; the second follows at once, for most often a connection was cut and no more."""
 
 _SYSTEM_FAILED = frozenset({Failure.RETRYABLE, Failure.RATE_LIMITED, Failure.UNAUTHORISED})
 """Failures that speak of the system, not of one person's data: what the circuit breaker counts."""
@@ -29,21 +33,25 @@ _SYSTEM_FAILED = frozenset({Failure.RETRYABLE, Failure.RATE_LIMITED, Failure.UNA
 class Settle:
     """Writes results."""
 
-    def __init__(self, database: Database, advance: Advance) -> None:
-        """Shares ``Advance`` with the other stages."""
-        self._database, self._advance = database, advance
+    def __init__(self, database: Database, advance: Advance, patience: float = PATIENCE) -> None:
+        """Shares ``Advance`` with the other stages. ``patience``: seconds."""
+        self._database, self._advance, self._patience = database, advance, patience
 
     def settle(self, system: System, happenings: Sequence[Happening]) -> Advanced:
         """Settle. Raises ``Unavailable`` when the database stays away: the leases then run out, and all is redone."""
-        for attempt in range(1, TRIES + 1):
+        until = time.monotonic() + self._patience
+        for attempt in count(1):
             try:
                 with self._database.transaction() as tx:
                     advanced = self._advance.apply(tx, happenings)
                     self._breaker(tx, system, _answers(happenings, advanced))
                 break
             except Unavailable:
-                if attempt == TRIES:
+                if time.monotonic() > until:
                     raise
+                if attempt > 1:
+                    _log.warning("database.unavailable", system=system.name, steps=len(happenings))
+                    time.sleep(PAUSE)
         if advanced.fenced:
             _log.warning("steps.fenced", system=system.name, steps=len(advanced.fenced))
         _log.debug("steps.settled", system=system.name, steps=len(happenings), closed=len(advanced.closed))

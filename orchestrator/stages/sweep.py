@@ -57,11 +57,12 @@ class Sweep:
         self._database, self._systems, self._advance = database, systems, advance
         self._checkpoints, self._artifacts, self._keep = checkpoints, artifacts, keep
 
-    def tick(self) -> Advanced:
+    def tick(self, *, take_back: bool = True) -> Advanced:
         """Wake what is due, take back what was lost, ring for what is ready. Raises ``Unavailable``."""
         advanced = Advanced()
         self._wake(advanced)
-        self._take_back(advanced)
+        if take_back:
+            self._take_back(advanced)
         advanced.rings += self._unrung()
         return advanced
 
@@ -163,8 +164,10 @@ FROM due WHERE step.request_id = due.request_id AND step.ordinal = due.ordinal
 RETURNING step.system, step.state""")
 
 _EXPIRED = text("""
-SELECT request_id, ordinal, token, system FROM step
-WHERE state = 'running' AND lease_until < statement_timestamp() ORDER BY lease_until LIMIT :n""")
+SELECT step.request_id, step.ordinal, step.token, step.system FROM step JOIN request ON request.id = step.request_id
+WHERE step.state = 'running' AND step.lease_until < statement_timestamp() ORDER BY step.lease_until LIMIT :n
+-- A worker that stands still in the middle of a settle must not make the sweep stand still as well.
+FOR UPDATE SKIP LOCKED""")
 
 _UNRUNG = text("""
 SELECT s.system FROM unnest(CAST(:systems AS text[])) AS s(system)

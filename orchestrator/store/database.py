@@ -14,6 +14,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from orchestrator.errors import ConfigurationError, Fault, Unavailable
 
 SETTING = "HABEAS_DATABASE_URL"
+IDLE = "30s"
+"""How long a transaction may stand still before PostgreSQL ends it: its process was stopped, or the network to it is
+gone, and others wait for what it has locked."""
 
 
 class Database:
@@ -53,6 +56,7 @@ class Database:
                 },
             )
             event.listen(self._engine, "connect", _send_arrays_in_binary)
+            event.listen(self._engine, "connect", _bounded)
         return self._engine
 
     @contextlib.contextmanager
@@ -89,3 +93,8 @@ class Database:
 def _send_arrays_in_binary(connection: Any, _record: Any) -> None:
     """Arrays carry all bulk writes; their binary form takes a quarter of the time of their text form to make."""
     connection.adapters.register_dumper(list, ListBinaryDumper)
+
+
+def _bounded(connection: Any, _record: object) -> None:
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE}'")
+    connection.commit()

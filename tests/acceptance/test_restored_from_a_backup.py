@@ -6,6 +6,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -71,10 +72,8 @@ def settings(world: World, database: str, broker: str) -> dict[str, str]:
     }
 
 
-def recover(deployment: Deployment, *options: str) -> dict[str, dict[str, list[dict[str, str]]]]:
-    told: dict[str, dict[str, list[dict[str, str]]]] = json.loads(
-        deployment.habeas("recover", *options, "--as", "ops", "--json").stdout
-    )
+def recover(deployment: Deployment, *options: str) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(deployment.habeas("recover", *options, "--as", "ops", "--json").stdout)
     return told
 
 

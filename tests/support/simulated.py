@@ -197,7 +197,7 @@ class Simulation:
             return SWEEP
         waits = [s.due - self.clock for _, s in steps if s.state is S.PARKED]
         waits += [self.leases[request, s.ordinal] - self.clock for request, s in steps if s.token]
-        return max(SWEEP, min([*waits, 5 * SWEEP if self.agenda else HORIZON]))
+        return max(SWEEP, min([*waits, 5 * SWEEP if self.agenda else 60 * SWEEP]))
 
     # Workers. ---------------------------------------------------------------------------------------------------------
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -65,19 +66,28 @@ def _copied(server: EmbeddedPostgres) -> str:
 def new_stage(
     tmp_path: Path, frail_postgres: EmbeddedPostgres, frail_rabbitmq: RabbitMQ, reaped: Callable[[int], None]
 ) -> Iterator[Callable[..., Stage]]:
-    """``new_stage(**settings)``: a migrated deployment behind a proxy, not yet started."""
+    """``new_stage(system, oracle, **settings)``: a migrated deployment behind a proxy, not yet started.
+
+    ``system``: over the systems' entries; ``oracle``: over their connector's settings.
+    """
     frail_postgres.start()
     frail_rabbitmq.start()
     with ExitStack() as stack:
 
-        def create(**settings: str) -> Stage:
+        def create(
+            system: Mapping[str, Any] | None = None, oracle: Mapping[str, Any] | None = None, **settings: str
+        ) -> Stage:
             url = frail_postgres.url_of(_copied(frail_postgres))
             vhost = f"f{secrets.token_hex(6)}"
             broker = frail_rabbitmq.add_vhost(vhost)
             stack.callback(frail_rabbitmq.delete_vhost, vhost)
             between = stack.enter_context(proxy(make_url(url).port or 5432))
             through = make_url(url).set(port=between.port).render_as_string(hide_password=False)
-            world = stack.enter_context(oracle_world(tmp_path / "oracle", reaped=reaped, system={"batch": 5}))
+            world = stack.enter_context(
+                oracle_world(
+                    tmp_path / "oracle", reaped=reaped, system={"batch": 5, **(system or {})}, **(oracle or {})
+                )
+            )
             environment = {
                 **world.environment,
                 **QUICK,

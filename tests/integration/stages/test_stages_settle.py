@@ -47,7 +47,9 @@ def kept(world: World) -> list[object]:
 
 def settle(world: World, *happenings: Happening) -> object:
     runtime = world.runtime
-    return Settle(runtime.database, runtime.advance).settle(runtime.definitions.systems["crm"], happenings)
+    return Settle(runtime.database, runtime.advance, patience=1.0).settle(
+        runtime.definitions.systems["crm"], happenings
+    )
 
 
 def test_a_request_is_carried_out_to_its_end(make_world: MakeWorld) -> None:

@@ -82,7 +82,11 @@ def test_after_rotation_old_keys_open_and_are_wrapped_anew_until_the_old_master_
         new.unwrap("r1", WRAPPED)
 
 
-@pytest.mark.parametrize("text", ["", "x", "a:b", "a:AAAA", f"{FIRST},{FIRST}", "bad id:" + FIRST.split(":")[1]])
+@pytest.mark.parametrize(
+    "text",
+    ["", "x", "a:b", "a:AAAA", f"{FIRST},{FIRST}", "bad id:" + FIRST.split(":")[1]],
+    ids=["empty", "no id", "not base64", "too short", "twice", "bad id"],
+)
 def test_unusable_master_keys_are_refused_without_showing_them(text):
     with pytest.raises(ConfigurationError) as caught:
         MasterKeys.parse(text)

@@ -1,0 +1,214 @@
+"""While a fault lasts: what waits says what for, what need not wait goes on, and all goes on by itself afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.deployment import eventually
+from tests.support.failpoints_stage import Stage
+from tests.support.oracle_check import await_closed
+from tests.support.servers.ports import free_ports
+
+LONG = 11.0
+"""Seconds: longer than the default lease, and than anything that hides a short outage."""
+NewStage = Callable[..., Stage]
+
+
+# Why. ---------------------------------------------------------------------------------------------------------------
+
+
+def reasons(stage: Stage, message_id: str) -> str:
+    """What `habeas why` gives as reasons, in one text."""
+    answer = json.loads(stage.deployment.habeas("why", "--message", message_id, "--json").stdout)
+    return "\n".join(r["text"] for r in answer["reasons"])
+
+
+def says(stage: Stage, words: str) -> None:
+    """Some open request is said to wait for this."""
+
+    def found() -> bool:
+        open_ = stage.query("SELECT message_id FROM request WHERE resolution IS NULL LIMIT 3")
+        return any(words in reasons(stage, r.message_id) for r in open_)
+
+    eventually(found, f"habeas why says: {words}")
+
+
+def test_why_names_a_worker_that_is_gone_and_a_clock_that_is_gone(stage: Stage) -> None:
+    stage.start("mid_call")
+    with stage.world.sender(stage.deployment.settings) as sender:
+        stage.ask(sender, 5, 0)
+        stage.await_point()
+        stage.deployment.kill("clock")
+        stage.deployment.kill("worker")
+        stage.let_go()
+        says(stage, "its lease ran out, so its worker is gone")
+        stage.deployment.start("clock")
+        says(stage, "the worker that had it was lost")
+        stage.deployment.start("worker")
+        stage.end(sender)
+
+
+def test_why_names_a_paused_system_a_failing_one_and_an_open_breaker(new_stage: NewStage) -> None:
+    stage = new_stage(system={"batch": 5, "breaker": {"failures": 8, "rest_seconds": 60}})
+    stage.deployment.habeas("pause", "--system", "keyed", "--reason", "maintenance", check=False)
+    stage.start("")
+    target = stage.world.target
+    eventually(lambda: stage.query("SELECT 1 FROM connector_state WHERE system = 'keyed'"), "the systems are known")
+    stage.deployment.habeas("pause", "--system", "keyed", "--reason", "maintenance")
+    with stage.world.sender(stage.deployment.settings) as sender:
+        stage.ask(sender, 5, 0)
+        says(stage, "system keyed is paused")
+        target.behave("keyed", "error", times=5)
+        stage.deployment.habeas("resume", "--system", "keyed")
+        says(stage, "the oracle answered 503")
+        target.behave("keyed", "error")
+        says(stage, "the circuit breaker of keyed opened")
+        target.behave("keyed")
+        stage.deployment.habeas("resume", "--system", "keyed")
+        stage.end(sender)
+
+
+# What need not wait. ------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_stands_still_in_the_middle_of_a_settle_holds_up_nobody_else(stage: Stage) -> None:
+    stage.start("mid_settle")
+    with stage.world.sender(stage.deployment.settings) as sender:
+        stage.ask(sender, 5, 0)
+        pid = stage.await_point()
+        zombie = psutil.Process(pid)
+        zombie.suspend()
+        stage.deployment.start("worker-2")
+        others = [sender.erase() for _ in range(5)]
+        past = "SELECT 1 FROM step WHERE state = 'running' AND lease_until < clock_timestamp() LIMIT 1"
+        eventually(lambda: stage.query(past), "the zombie's lease runs out")
+        others += [sender.erase() for _ in range(5)]
+        await_closed(stage.deployment, others)
+        stage.let_go()
+        zombie.resume()
+        stage.asked += others
+        stage.end(sender)
+
+
+def test_a_leader_that_stands_still_is_replaced(new_stage: NewStage) -> None:
+    stage = new_stage()
+    stage.start("")
+    with stage.world.sender(stage.deployment.settings) as sender:
+        led = (
+            "SELECT pid FROM pg_stat_activity WHERE application_name = 'habeas leader' AND datname = current_database()"
+        )
+        eventually(lambda: stage.query(led), "a clock leads")
+        stage.ask(sender, 3, 0)
+        await_closed(stage.deployment, stage.asked)
+        leader = psutil.Process(stage.deployment.processes["clock"].pid)
+        leader.suspend()
+        stage.deployment.start("clock-2")
+        stage.ask(sender, 3, 1)
+        stage.end(sender, patience=90)
+        leader.resume()
+
+
+def test_work_in_hand_is_kept_while_the_database_is_away_for_longer_than_a_lease(stage: Stage) -> None:
+    stage.start("after_effect")
+    with stage.world.sender(stage.deployment.settings) as sender:
+        stage.ask(sender)
+        stage.await_point()
+        stage.postgres.stop()
+        stage.let_go()
+        until = time.monotonic() + 3
+        eventually(lambda: time.monotonic() > until, "the lease runs out")
+        stage.postgres.start()
+        stage.end(sender)
+    assert stage.query("SELECT 1 FROM audit WHERE what = 'lost' LIMIT 1") == []
+
+
+# Away for long. -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gone", ["postgres", "rabbitmq"])
+def test_processes_wait_for_a_server_that_is_away_and_go_on_by_themselves(new_stage: NewStage, gone: str) -> None:
+    stage = new_stage()
+    ports = dict(zip(("intake", "worker", "clock"), free_ports(3), strict=True))
+    for name, port in ports.items():
+        stage.deployment.start(name, health_port=str(port))
+    with stage.world.sender(stage.deployment.settings) as sender:
+        stage.ask(sender, 3, 1)
+        eventually(lambda: all(ready(p) for p in ports.values()), "all are ready")
+        began = time.monotonic()
+        (stage.postgres if gone == "postgres" else stage.rabbitmq).stop()
+        eventually(lambda: not any(ready(p) for p in ports.values()), "all say that they are not ready")
+        eventually(lambda: time.monotonic() - began > LONG, "it is away for long")
+        word = "database.unavailable" if gone == "postgres" else "broker.unavailable"
+        assert word in stage.deployment.logs()
+        assert all(p.poll() is None for p in stage.deployment.processes.values()), "nobody gave up"
+        (stage.postgres if gone == "postgres" else stage.rabbitmq).start()
+        eventually(lambda: all(ready(p) for p in ports.values()), "all are ready again")
+        stage.ask(sender, 3, 1)
+        stage.end(sender)
+
+
+def ready(port: int) -> bool:
+    """Whether a process says so."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+# A full disk. -------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_artifact_store_is_waited_for_and_named(new_stage: NewStage) -> None:
+    stage = new_stage(oracle={"records": 12, "record_bytes": 30_000})
+    with full_disk(Path(stage.deployment.environment["HABEAS_ARTIFACTS"]), stage) as make_room:
+        with stage.world.sender(stage.deployment.settings) as sender:
+            stage.ask(sender, 2, 3)
+            says(stage, "the artifacts folder failed")
+            make_room()
+            stage.end(sender)
+    assert stage.query("SELECT 1 FROM audit WHERE what = 'attention' LIMIT 1") == []
+
+
+@contextmanager
+def full_disk(folder: Path, stage: Stage) -> Iterator[Callable[[], None]]:
+    """Start with a disk that is too small for one artifact: a file system of its own, or (not root) a limit on files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o"]
+    if os.geteuid() == 0 and _run(*mount, "size=64k", "none", str(folder)):
+        try:
+            stage.start("")
+            yield lambda: _must(_run("mount", "-o", "remount,size=64m", str(folder)))
+        finally:
+            stage.deployment.close()
+            _run("umount", str(folder))
+        return
+    stage.start("")
+    limit = psutil.RLIMIT_FSIZE
+    for process in eventually(stage.children, "the worker has children"):
+        process.rlimit(limit, (100_000, psutil.RLIM_INFINITY))
+
+    def make_room() -> None:
+        for process in stage.children():
+            process.rlimit(limit, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+
+    yield make_room
+
+
+def _run(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _must(well: bool) -> None:
+    assert well
