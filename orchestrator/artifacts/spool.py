@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from orchestrator.errors import NotFound, StoreFull
 
-__all__ = ["INLINE_LIMIT", "Spool", "Stored", "open_stored", "remove_stored", "sweep_unfinished"]
+__all__ = ["INLINE_LIMIT", "Spool", "Stored", "finished_before", "open_stored", "remove_stored", "sweep_unfinished"]
 
 INLINE_LIMIT = 256 * 1024
 """Sealed bytes kept in memory, to be stored in the database; beyond that they go to a file."""
@@ -125,6 +125,16 @@ def remove_stored(stored: Stored, directory: Path) -> None:
     """Delete its file, if it has one and it is there."""
     if stored.file is not None and _NAME.fullmatch(stored.file):
         (directory / stored.file).unlink(missing_ok=True)
+
+
+def finished_before(directory: Path, older_than: float) -> list[str]:
+    """Names of finished files last written before ``older_than`` (seconds since 1970), for ``Stored.file``."""
+    names = []
+    for path in directory.glob("*.sealed"):
+        with suppress(FileNotFoundError):
+            if _NAME.fullmatch(path.name) and path.stat().st_mtime < older_than:
+                names.append(path.name)
+    return sorted(names)
 
 
 def sweep_unfinished(directory: Path, older_than: float) -> int:

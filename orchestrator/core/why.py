@@ -336,6 +336,8 @@ def _ready(known: Known, step: Step, now: datetime) -> Reason:
         return reason(Kind.NO_WORKER, text, aid)
     ahead = f", behind {_things(times.ahead, 'other step', 'other steps')} of {step.system}" if times.ahead else ""
     text = f"is ready since {moment(since)}{ahead}"
+    if step.failure is Failure.CRASHED:
+        text = f"is ready again since {moment(since)}{ahead}: {step.error}"
     if state.running:
         under_way = _things(state.running, "step of that system is", "steps of that system are")
         return reason(Kind.QUEUE, f"{text}; {under_way} under way")

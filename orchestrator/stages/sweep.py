@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from orchestrator import logs
-from orchestrator.artifacts.spool import Stored, remove_stored, sweep_unfinished
+from orchestrator.artifacts.spool import Stored, finished_before, remove_stored, sweep_unfinished
 from orchestrator.core import events as ev
 from orchestrator.core.model import DEFAULT_RETRY, RetryPolicy, System
 from orchestrator.privacy.audit import Checkpoints
@@ -116,9 +116,19 @@ class Sweep:
             tx.execute(_OLD_EVENTS, {"keep": self._keep.outbox})
             tx.execute(_OLD_REFUSALS, {"keep": self._keep.quarantine})
         sweep_unfinished(self._artifacts, time.time() - STALE_PART)
+        self._remove_orphans()
         if shredded:
             _log.info("request.shredded", requests=shredded)
         return shredded
+
+    def _remove_orphans(self) -> None:
+        """Files whose worker was killed between finishing them and settling: no row knows them, nobody will."""
+        names = finished_before(self._artifacts, time.time() - STALE_PART)
+        for start in range(0, len(names), BATCH):
+            with self._database.transaction() as tx:
+                orphans = [r.name for r in tx.execute(_UNKNOWN_FILES, {"names": names[start : start + BATCH]})]
+            for name in orphans:
+                remove_stored(Stored(0, "", file=name), self._artifacts)
 
     @staticmethod
     def _files(tx: Connection, ids: list[UUID]) -> list[Stored]:
@@ -183,6 +193,10 @@ UPDATE request SET shred_at = NULL FROM due WHERE request.id = due.id RETURNING 
 
 _FILES = text("""
 SELECT bytes, digest, location FROM artifact WHERE request_id = ANY(:ids) AND location IS NOT NULL""")
+
+_UNKNOWN_FILES = text("""
+SELECT name FROM unnest(CAST(:names AS text[])) AS f(name)
+WHERE NOT EXISTS (SELECT 1 FROM artifact WHERE location = f.name)""")
 
 _OLD_EVENTS = text("DELETE FROM outbox WHERE published_at < statement_timestamp() - :keep")
 _OLD_REFUSALS = text("DELETE FROM quarantine WHERE at < statement_timestamp() - :keep")

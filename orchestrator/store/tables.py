@@ -166,6 +166,7 @@ artifact = Table(
     Column("inline", LargeBinary, comment="sealed, when small"),
     Column("location", Text, comment="sealed file below the artifacts folder, when not"),
     _moment("created_at", default=True),
+    Index("artifact_location", "location", postgresql_where=text("location IS NOT NULL")),
 )
 
 audit = Table(

@@ -61,7 +61,6 @@ def test_why_names_a_worker_that_is_gone_and_a_clock_that_is_gone(stage: Stage) 
 
 def test_why_names_a_paused_system_a_failing_one_and_an_open_breaker(new_stage: NewStage) -> None:
     stage = new_stage(system={"batch": 5, "breaker": {"failures": 8, "rest_seconds": 60}})
-    stage.deployment.habeas("pause", "--system", "keyed", "--reason", "maintenance", check=False)
     stage.start("")
     target = stage.world.target
     eventually(lambda: stage.query("SELECT 1 FROM connector_state WHERE system = 'keyed'"), "the systems are known")
@@ -172,24 +171,24 @@ def ready(port: int) -> bool:
 
 def test_a_full_artifact_store_is_waited_for_and_named(new_stage: NewStage) -> None:
     stage = new_stage(oracle={"records": 12, "record_bytes": 30_000})
-    with full_disk(Path(stage.deployment.environment["HABEAS_ARTIFACTS"]), stage) as make_room:
-        with stage.world.sender(stage.deployment.settings) as sender:
-            stage.ask(sender, 2, 3)
-            says(stage, "the artifacts folder failed")
-            make_room()
-            stage.end(sender)
+    folder = Path(stage.deployment.environment["HABEAS_ARTIFACTS"])
+    with full_disk(folder, stage) as make_room, stage.world.sender(stage.deployment.settings) as sender:
+        stage.ask(sender, 2, 3)
+        says(stage, "the artifacts folder failed")
+        make_room()
+        stage.end(sender)
     assert stage.query("SELECT 1 FROM audit WHERE what = 'attention' LIMIT 1") == []
 
 
 @contextmanager
 def full_disk(folder: Path, stage: Stage) -> Iterator[Callable[[], None]]:
-    """Start with a disk that is too small for one artifact: a file system of its own, or (not root) a limit on files."""
+    """Start with a disk too small for one artifact: a file system of its own, or (not root) a limit on files."""
     folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o"]
     if os.geteuid() == 0 and _run(*mount, "size=64k", "none", str(folder)):
         try:
             stage.start("")
-            yield lambda: _must(_run("mount", "-o", "remount,size=64m", str(folder)))
+            yield lambda: eventually(lambda: _run("mount", "-o", "remount,size=64m", str(folder)), "there is room")
         finally:
             stage.deployment.close()
             _run("umount", str(folder))
@@ -208,7 +207,3 @@ def full_disk(folder: Path, stage: Stage) -> Iterator[Callable[[], None]]:
 
 def _run(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def _must(well: bool) -> None:
-    assert well

@@ -294,3 +294,16 @@ def test_a_hold_stops_no_access(make_world: MakeWorld) -> None:
     request = world.ask("access", "ada@example.org")
     world.work()
     assert world.resolution(request) == "completed"
+
+
+def test_a_finished_file_that_no_row_knows_is_removed_after_a_day_and_others_stay(make_world: MakeWorld) -> None:
+    world = make_world(system("crm"))
+    folder = world.settings.artifacts
+    folder.mkdir()
+    orphan, fresh, strange = (folder / name for name in (f"{'a' * 32}.sealed", f"{'b' * 32}.sealed", "notes.sealed"))
+    for path in (orphan, fresh, strange):
+        path.write_bytes(b"x")
+    for path in (orphan, strange):
+        os.utime(path, (0, 0))
+    world.runtime.sweep.purge()
+    assert sorted(p.name for p in folder.iterdir()) == sorted([fresh.name, strange.name])

@@ -208,6 +208,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["request_id"], ["request.id"], name=op.f("artifact_request_id_fkey")),
         sa.PrimaryKeyConstraint("request_id", "ordinal", name=op.f("artifact_pkey")),
     )
+    op.create_index(
+        "artifact_location", "artifact", ["location"], unique=False, postgresql_where=sa.text("location IS NOT NULL")
+    )
     op.create_table(
         "finding",
         sa.Column("request_id", sa.Uuid(), nullable=False),
@@ -282,19 +285,19 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'ready'"),
     )
     op.create_index(
-        "step_lost",
-        "step",
-        ["system", "rank"],
-        unique=False,
-        postgresql_where=sa.text("state = 'ready' AND crashes > 0"),
-    )
-    op.create_index(
         "step_lease",
         "step",
         ["lease_until"],
         unique=False,
         postgresql_include=["system"],
         postgresql_where=sa.text("state = 'running'"),
+    )
+    op.create_index(
+        "step_lost",
+        "step",
+        ["system", "rank"],
+        unique=False,
+        postgresql_where=sa.text("state = 'ready' AND crashes > 0"),
     )
     op.create_index(
         "step_timer",
@@ -322,6 +325,7 @@ def downgrade() -> None:
     op.drop_table("step")
     op.drop_table("request_secret")
     op.drop_table("finding")
+    op.drop_index("artifact_location", table_name="artifact", postgresql_where=sa.text("location IS NOT NULL"))
     op.drop_table("artifact")
     op.drop_table("turn")
     op.drop_table("tally")
