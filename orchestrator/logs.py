@@ -64,6 +64,8 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "process.crashed": "An exception that nobody caught ended a process or thread.",
         "database.unavailable": "The database does not answer; waiting.",
         "broker.unavailable": "The broker does not answer; waiting.",
+        "database.back": "The database answers again.",
+        "broker.back": "The broker answers again.",
         "migration.applied": "The database schema was brought to a new version.",
         "library": "A line or warning of a library; `logger` says which.",
     }

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,12 @@ from tests.support.servers.reaper import Reaper, end, note_postgres
 
 AWAY = 12.0
 """Seconds that a server is away: longer than a lease."""
+CHILDREN = 2
+"""Processes of a worker, as is the default."""
+IN_HAND = 200
+"""Steps that a killed worker has in hand: a batch of 100 for each child."""
+BUSY, UNDER_WAY = 3000, 500
+"""Requests sent before a server goes away, and steps settled by then."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +125,8 @@ def worker_killed(on: Scene, lease: float) -> list[Figure]:
     """A worker is killed with 200 steps in hand, while another stands by."""
     on.world.target.behave("keyed", "hold_before", what="act")
     on.deployment.start("intake", "clock", "worker")
-    asked = _send(on, 200)
-    eventually(lambda: on.world.target.held("keyed") == 2, "both children are in a call")
+    asked = _send(on, IN_HAND)
+    eventually(lambda: on.world.target.held("keyed") == CHILDREN, "both children are in a call")
     on.deployment.start("worker-2")
     log = on.deployment.directory / "worker-2.1.log"
     eventually(lambda: "process.started" in log.read_text(), "the other worker is up")
@@ -168,8 +174,8 @@ def _busy(on: Scene) -> list[Asked]:
     for system in ("keyed", "unkeyed"):
         on.world.target.behave(system, "slow", seconds=0.5)
     on.deployment.start("intake", "clock", "worker")
-    asked = _send(on, 3000)
-    eventually(lambda: on.settled() > 500, "work is under way")
+    asked = _send(on, BUSY)
+    eventually(lambda: on.settled() > UNDER_WAY, "work is under way")
     return asked
 
 
@@ -181,15 +187,15 @@ def _server_back(
     back()
     moment = on.moment()
     figure = Figure(f"{name} back after {AWAY:g} s: first step settled", _s(on.settled_after(moment) - moment), 3)
-    lost = on.query("SELECT count(*) AS n FROM audit WHERE what = 'lost'")[0].n
     for system in ("keyed", "unkeyed"):
         on.world.target.behave(system)
     _ended(on, asked)
-    print(f"  {name}: {lost} steps were taken back from workers that were alive")
+    lost = on.query("SELECT count(*) AS n FROM audit WHERE what = 'lost'")[0].n
+    print(f"  {name} away for {AWAY:g} s: {lost} steps were taken back, though their worker lived")
     return [figure]
 
 
-def _s(length: Any) -> float:
+def _s(length: timedelta) -> float:
     return round(length.total_seconds(), 2)
 
 

@@ -31,11 +31,11 @@ class Clock:
     """Leads when it can, until stopped."""
 
     def __init__(
-        self, runtime: Runtime, relay: Relay, bell: Bell, stop: threading.Event, healthy: Callable[[str, bool], None]
+        self, runtime: Runtime, relay: Relay, bell: Bell, stop: threading.Event, turned: Callable[[], None]
     ) -> None:
-        """``healthy`` is told whether ``database`` and ``broker`` answer."""
+        """``turned`` is called whenever the loop turns."""
         self._runtime, self._relay, self._bell = runtime, relay, bell
-        self._stop, self._healthy = stop, healthy
+        self._stop, self._turned = stop, turned
         self._next = {"sweep": 0.0, "take_back": 0.0, "purge": 0.0}
 
     def run(self) -> None:
@@ -44,7 +44,7 @@ class Clock:
             try:
                 self._lead_or_wait()
             except (Unavailable, psycopg.Error) as error:
-                self._healthy("database", False)  # noqa: FBT003 - a state, not a switch
+                self._turned()
                 _log.warning("database.unavailable", error=type(error).__name__)
                 self._stop.wait(PAUSE)
         self._relay.close()
@@ -54,12 +54,11 @@ class Clock:
         url = topology.libpq(self._runtime.settings.database_url.get_secret_value())
         with psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="habeas leader") as session:
             while not self._stop.is_set():
-                self._healthy("database", True)  # noqa: FBT003 - a state, not a switch
+                self._turned()
                 row = session.execute("SELECT pg_try_advisory_lock(%s)", [LEADER_LOCK]).fetchone()
                 if row is not None and row[0]:
                     self._lead(session)
                     return
-                self._healthy("broker", True)  # noqa: FBT003 - a stand-by needs none
                 self._stop.wait(PAUSE)
 
     def _lead(self, session: psycopg.Connection[Any]) -> None:
@@ -79,7 +78,7 @@ class Clock:
 
     def _turn(self) -> None:
         now = time.monotonic()
-        self._healthy("database", True)  # noqa: FBT003 - a state, not a switch
+        self._turned()
         if now >= self._next["sweep"]:
             advanced = self._runtime.sweep.tick(take_back=now >= self._next["take_back"])
             self._bell.ring(advanced.rings)
@@ -90,9 +89,7 @@ class Clock:
             self._next["purge"] = now + self._runtime.settings.retention_sweep_seconds
         try:
             self._relay.publish()
-            self._healthy("broker", True)  # noqa: FBT003 - a state, not a switch
         except topology.AWAY as error:
-            self._healthy("broker", False)  # noqa: FBT003 - a state, not a switch
             _log.warning("outbox.stuck", error=type(error).__name__)
             self._stop.wait(PAUSE)
 

@@ -29,9 +29,9 @@ PAUSE = 1.0
 class IntakeConsumer:
     """Consumes until stopped; outlives the broker and the database."""
 
-    def __init__(self, runtime: Runtime, bell: Bell, stop: threading.Event, healthy: Callable[[bool], None]) -> None:
-        """``healthy`` is told whether the broker and the database answer."""
-        self._runtime, self._bell, self._stop, self._healthy = runtime, bell, stop, healthy
+    def __init__(self, runtime: Runtime, bell: Bell, stop: threading.Event, turned: Callable[[], None]) -> None:
+        """``turned`` is called whenever the loop turns."""
+        self._runtime, self._bell, self._stop, self._turned = runtime, bell, stop, turned
         self._batch = runtime.settings.intake_batch
         self._linger = runtime.settings.intake_linger_ms / 1000
         self._waiting: list[Any] = []
@@ -56,8 +56,8 @@ class IntakeConsumer:
         consumer.qos(prefetch_count=self._batch * 2)
         self._waiting.clear()
         with consumer:
-            self._healthy(True)  # noqa: FBT003 - a state, not a switch
             while not self._stop.is_set():
+                self._turned()
                 self._fill(connection)
                 if self._waiting:
                     batch, self._waiting[:] = self._waiting[: self._batch], self._waiting[self._batch :]
@@ -91,6 +91,6 @@ class IntakeConsumer:
         _log.info("request.admitted", accepted=accepted, repeated=repeated, refused=len(admitted.refused))
 
     def _away(self, event: str, error: Exception) -> None:
-        self._healthy(False)  # noqa: FBT003 - a state, not a switch
+        self._turned()
         _log.warning(event, error=type(error).__name__)
         self._stop.wait(PAUSE)

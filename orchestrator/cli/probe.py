@@ -1,26 +1,33 @@
-"""A worker's readiness: Celery owns its main loop, so a thread asks the database and the broker instead."""
+"""Readiness: a thread asks the database and the broker, for an idle main loop would not notice that they are gone."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
+from orchestrator import logs
 from orchestrator.broker import topology
 from orchestrator.errors import Unavailable
 from orchestrator.runtime import Runtime
 from orchestrator.store.database import Database
 from orchestrator.web.health import Health
 
-EVERY = 10.0
+_log = logs.get("process")
+
+EVERY = 5.0
 """Seconds between two looks."""
 
 
 class Probe:
-    """Looks whether the worker could work now."""
+    """Looks whether the process could work now."""
 
-    def __init__(self, runtime: Runtime, health: Health) -> None:
-        """Has connections of its own: py-amqp's must not be shared between threads."""
-        self._settings, self._health = runtime.settings, health
+    def __init__(self, runtime: Runtime, health: Health, turned: Callable[[], None] = lambda: None) -> None:
+        """Has connections of its own: py-amqp's must not be shared between threads.
+
+        ``turned`` is called at every look: for a worker, whose main loop is Celery's and can't say that it turns.
+        """
+        self._settings, self._health, self._turned = runtime.settings, health, turned
         self._database = Database(self._settings.database_url.get_secret_value(), pool=1, name="habeas probe")
 
     def start(self) -> None:
@@ -29,9 +36,19 @@ class Probe:
 
     def _run(self) -> None:
         while True:
-            self._health.report("database", self._ask_database())
-            self._health.report("broker", self._ask_broker())
+            database = self._ask_database()
+            self._report("database", database)
+            self._report("broker", database if topology.is_pgmq(self._settings) else self._ask_broker())
+            self._turned()
             time.sleep(EVERY)
+
+    def _report(self, part: str, well: bool) -> None:
+        was = self._health.parts.get(part, True)
+        self._health.report(part, well)
+        if was and not well:
+            _log.warning(f"{part}.unavailable")
+        elif well and not was:
+            _log.info(f"{part}.back")
 
     def _ask_database(self) -> bool:
         try:

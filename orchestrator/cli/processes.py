@@ -23,6 +23,7 @@ from orchestrator.broker.relay import Relay
 from orchestrator.broker.tasks import register
 from orchestrator.broker.worker import PAUSE
 from orchestrator.cli.common import runtime_for
+from orchestrator.cli.probe import Probe
 from orchestrator.runtime import Runtime
 from orchestrator.web.health import Health, serve
 from orchestrator.web.metrics import Metrics
@@ -45,6 +46,7 @@ def _start(runtime: Runtime, name: str) -> tuple[Health, threading.Event]:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
+    Probe(runtime, health).start()
     _log.info("process.started", process=name)
     return health, stop
 
@@ -61,11 +63,7 @@ def run_intake(runtime: Runtime) -> None:
     health, stop = _start(runtime, "intake")
     bell = CeleryBell(make_app(runtime.settings, runtime.definitions.systems))
 
-    def healthy(well: bool) -> None:
-        health.report("broker", well)
-        health.report("database", well)
-
-    IntakeConsumer(runtime, bell, stop, healthy).run()
+    IntakeConsumer(runtime, bell, stop, health.turn).run()
     runtime.close()
     _log.info("process.stopped", process="intake")
 
@@ -82,7 +80,7 @@ def run_clock(runtime: Runtime, relay: Relay) -> None:
     runtime.definitions  # noqa: B018 - faults are told before anything begins
     health, stop = _start(runtime, "clock")
     bell = CeleryBell(make_app(runtime.settings, runtime.definitions.systems))
-    Clock(runtime, relay, bell, stop, health.report).run()
+    Clock(runtime, relay, bell, stop, health.turn).run()
     runtime.close()
     _log.info("process.stopped", process="clock")
 
@@ -130,13 +128,11 @@ def _declare(runtime: Runtime, health: Health) -> None:
 def _run_worker(app: Any, runtime: Runtime, health: Health, processes: int) -> None:
     from celery import signals  # noqa: PLC0415 - only this process needs it
 
-    from orchestrator.cli.probe import Probe  # noqa: PLC0415 - the same
-
     @signals.worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def forked(**_: Any) -> None:
         runtime.after_fork()
 
-    probe = Probe(runtime, health)
+    probe = Probe(runtime, health, health.turn)
 
     @signals.worker_ready.connect(weak=False)  # type: ignore[untyped-decorator]
     def ready(**_: Any) -> None:

@@ -104,7 +104,7 @@ class Execute:
         for item in items:
             by_action[Action(item.task.action)].append(item)
         if early:
-            advanced.add(self._settled(system, early))
+            advanced.add(self._settled(system, early, asked=False))
         for action, batch in by_action.items():
             began = flushed = time.monotonic()
             done: list[Happening] = []
@@ -119,8 +119,8 @@ class Execute:
             _log.info("batch.worked", system=system.name, action=str(action), steps=len(batch), seconds=seconds)
         return advanced
 
-    def _settled(self, system: System, happenings: Sequence[Happening]) -> Advanced:
-        advanced = self._settle.settle(system, happenings)
+    def _settled(self, system: System, happenings: Sequence[Happening], *, asked: bool = True) -> Advanced:
+        advanced = self._settle.settle(system, happenings, asked=asked)
         late = [h.artifact for h in advanced.fenced if h.artifact and h.artifact["location"]]
         if late:
             with self._database.transaction() as tx:

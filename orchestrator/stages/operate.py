@@ -63,7 +63,12 @@ class Operate:
         return self.apply(request, ev.DoneAsked(ordinal, actor, evidence))
 
     def report(self, request: UUID, ordinal: int, signal: Mapping[str, Any]) -> Advanced:
-        """Give a parked step what it waits for: a decision or a report."""
+        """Give a parked step what it waits for: a decision or a report. Raises ``Conflict`` for a person's records.
+
+        A signal lies in the step's row in the clear until it is read, so no personal data may be in it.
+        """
+        if "records" in signal:
+            raise Conflict("a report must not carry a person's records; hand them over yourself and report the counts")
         return self.apply(request, ev.Reported(ordinal, signal))
 
     def decide(

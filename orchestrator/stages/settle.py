@@ -37,14 +37,18 @@ class Settle:
         """Shares ``Advance`` with the other stages. ``patience``: seconds."""
         self._database, self._advance, self._patience = database, advance, patience
 
-    def settle(self, system: System, happenings: Sequence[Happening]) -> Advanced:
-        """Settle. Raises ``Unavailable`` when the database stays away: the leases then run out, and all is redone."""
+    def settle(self, system: System, happenings: Sequence[Happening], *, asked: bool = True) -> Advanced:
+        """Settle. Raises ``Unavailable`` when the database stays away: the leases then run out, and all is redone.
+
+        ``asked``: the system was called, so that its circuit breaker can learn from what came of it.
+        """
         until = time.monotonic() + self._patience
         for attempt in count(1):
             try:
                 with self._database.transaction() as tx:
                     advanced = self._advance.apply(tx, happenings)
-                    self._breaker(tx, system, _answers(happenings, advanced))
+                    if asked:
+                        self._breaker(tx, system, _answers(happenings, advanced))
                 break
             except Unavailable:
                 if time.monotonic() > until:

@@ -34,7 +34,6 @@ class Health:
         """Whether a part (``database``, ``broker``) answered."""
         with self._lock:
             self._parts[part] = well
-        self.turn()
 
     @property
     def live(self) -> bool:

@@ -71,6 +71,8 @@ class Reference:
         self.runs: dict[UUID, Run] = {}
         self.chronicles: dict[UUID, Chronicle] = {}
         self.systems = {name: State() for name in systems}
+        self.conflicts = 0
+        """Messages refused because their id was used before for something else."""
         self.expired: set[UUID] = set()
         """Tokens whose lease has run out."""
 

@@ -34,8 +34,9 @@ from orchestrator.messages import inbound
 from orchestrator.messages.envelope import Delivery
 from orchestrator.store import claims, runs, trail
 from tests.model.acts import LEASE, SECOND, Act, Claim, Cut, Meeting, Operated, Settled
+from tests.model.comparison import EVERYTHING, QUERIES, TABLES, must
+from tests.model.engine import ACCESS, ERASURE, NAMES, SYSTEMS
 from tests.model.reference import PAST, Breaker, Reference, Said
-from tests.support.scripted import system
 from tests.support.worlds import MakeWorld, World, delivery
 
 EXAMPLES = int(os.environ.get("HABEAS_TEST_EXAMPLES", "40"))
@@ -43,37 +44,13 @@ STEPS = 40
 REQUESTS = 6
 """The most in one history: enough for every meeting, few enough to compare them all after each act."""
 
-ERASURE = {
-    "workflow": "erasure",
-    "version": 1,
-    "right": "erasure",
-    "steps": [
-        {"id": "approval", "gate": "approval", "unless_verified": True},
-        {"id": "discover", "action": "discover", "needs": ["approval"]},
-        {"id": "erase", "action": "erase", "needs": ["approval", "discover"]},
-        {"id": "verify", "action": "verify", "after_same": ["erase"], "with": {"of": "erase"}},
-    ],
-}
-ACCESS = {
-    "workflow": "access",
-    "version": 1,
-    "right": "access",
-    "steps": [{"id": "access", "action": "access"}],
-}
-SLOW = {"base_seconds": 3600, "cap_seconds": 36000}
-SYSTEMS = (
-    system("crm", discovers=["user_id"], batch=3, retry={"attempts": 3, "crashes": 2, **SLOW},
-           breaker={"failures": 4, "rest_seconds": 3600}),
-    system("pay", batch=2, concurrency=1, erase_after=["crm"], retry={"attempts": 2, "crashes": 3, **SLOW},
-           breaker={"failures": 3, "rest_seconds": 3600}),
-)  # fmt: skip
-NAMES = ("crm", "pay", "desk")
-
 any_of = st.integers(0, 10_000)
 """Picks one of whatever there is."""
-words = st.sampled_from(["finish", "retain", "no match", "park", "quiet park", "hand back", "decline", *Failure])
+words = st.sampled_from(
+    ["finish", "finish", "park", "park", "quiet park", "retain", "no match", "hand back", "decline", *Failure]
+)
 """What a worker may say of a step."""
-asks = st.sampled_from(["retry", "skip", "done", "cancel", "pause", "resume", "report"])
+asks = st.sampled_from(["pause", "pause", "report", "report", "resume", "retry", "skip", "done", "cancel"])
 
 
 @dataclass(frozen=True)
@@ -97,7 +74,6 @@ class StoreMachine(RuleBasedStateMachine):
         world.runtime.register_systems()
         self.reference = Reference(world.runtime.definitions.systems)
         self.asked: list[tuple[UUID, Delivery]] = []
-        self.conflicts = 0
         self.hands: list[Batch] = []
         """Batches that a worker has in hand."""
         self.stale: list[Batch] = []
@@ -106,9 +82,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     # In. -------------------------------------------------------------------------------------------------------------
 
-    @initialize(right=st.sampled_from(["erasure", "access"]), verified=st.booleans(), early=any_of)
-    def begin(self, *, right: str, verified: bool, early: int) -> None:
-        self.ask(right=right, verified=verified, early=early)
+    @initialize(
+        first=st.lists(st.tuples(st.sampled_from(["erasure", "access"]), st.booleans()), min_size=2, max_size=4)
+    )
+    def begin(self, first: list[tuple[str, bool]]) -> None:
+        for n, (right, verified) in enumerate(first):
+            self.ask(right=right, verified=verified, early=n * 7 % 3)
 
     @precondition(lambda self: len(self.asked) < REQUESTS)
     @rule(right=st.sampled_from(["erasure", "erasure", "access"]), verified=st.booleans(), early=any_of)
@@ -133,11 +112,11 @@ class StoreMachine(RuleBasedStateMachine):
         _, message = self._one(self.asked, pick)
         other = replace(message, body=message.body.replace(b"@example.org", b"@example.com"))
         assert len(self.world.admit(other).refused) == 1
-        self.conflicts += 1
+        self.reference.conflicts += 1
 
     # Workers. --------------------------------------------------------------------------------------------------------
 
-    @rule(name=st.sampled_from(NAMES), n=st.integers(1, 4), second=st.booleans())
+    @rule(name=st.sampled_from(NAMES), n=st.sampled_from([1, 1, 2, 4]), second=st.booleans())
     def claim(self, *, name: str, n: int, second: bool) -> None:
         act = Claim(name, n)
         self._do(act, second=second)
@@ -167,11 +146,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert len(act.advanced.fenced) == len(act.said)
 
     @precondition(lambda self: self.hands)
-    @rule(pick=any_of)
-    def crash(self, pick: int) -> None:
+    @rule(pick=any_of, noticed=st.booleans())
+    def crash(self, *, pick: int, noticed: bool) -> None:
         batch = self._take(pick)
         self._expire(batch)
         self.stale.append(batch)
+        if noticed:
+            self.sweep()
+            self.claim(name=batch.system, n=3, second=True)
 
     @precondition(lambda self: self.hands)
     @rule(pick=any_of)
@@ -217,12 +199,14 @@ class StoreMachine(RuleBasedStateMachine):
         assert self.reference.rung() <= advanced.rings.keys(), "what is ready is rung for"
 
     @precondition(lambda self: self.reference.steps(StepState.PARKED))
-    @rule(pick=any_of)
-    def a_time_comes(self, pick: int) -> None:
+    @rule(pick=any_of, noticed=st.booleans())
+    def a_time_comes(self, *, pick: int, noticed: bool) -> None:
         request, step = self._one(self.reference.steps(StepState.PARKED), pick)
         values = {"due": PAST, "id": request, "n": step.ordinal}
         self.world.rows("UPDATE step SET due = :due WHERE request_id = :id AND ordinal = :n", **values)
         self.reference.put(self.reference.runs[request], replace(step, due=PAST))
+        if noticed:
+            self.sweep()
 
     @precondition(lambda self: any(s.breaker is Breaker.OPEN for s in self.reference.systems.values()))
     @rule()
@@ -271,8 +255,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert stored == reference.runs
             found = tx.execute(EVERYTHING).scalar_one()
         for name in QUERIES:
-            must = sorted([str(v) if isinstance(v, UUID) else v for v in row] for row in getattr(self, f"_{name}")())
-            assert sorted(found[name] or []) == must, name
+            assert sorted(found[name] or []) == must(name, self.reference), name
         self._before = moment
 
     def teardown(self) -> None:
@@ -286,41 +269,6 @@ class StoreMachine(RuleBasedStateMachine):
         held = [(c.request, c.step.ordinal, c.token) for b in self.hands + self.stale for c in b.claimed]
         running = {(id_, s.ordinal): s.token for id_, s in self.reference.steps(StepState.RUNNING)}
         assert all(sum(t == token for *k, t in held if tuple(k) == key) <= 1 for key, token in running.items())
-
-    def _requests(self) -> Iterator[tuple[Any, ...]]:
-        return ((id_,) for id_ in self.reference.runs)
-
-    def _outbox(self) -> Iterator[tuple[Any, ...]]:
-        for id_, chronicle in self.reference.chronicles.items():
-            yield from ((str(id_), kind, chronicle.told.count(kind)) for kind in set(chronicle.told))
-        if self.conflicts:
-            yield ("", "refused", self.conflicts)
-
-    def _completions(self) -> Iterator[tuple[Any, ...]]:
-        return ((id_, 1) for id_, run in self.reference.runs.items() if not run.open)
-
-    def _audit(self) -> Iterator[tuple[Any, ...]]:
-        for id_, chronicle in self.reference.chronicles.items():
-            for n, (what, ordinal) in enumerate(chronicle.records, 1):
-                yield (id_, n, what, -1 if ordinal is None else ordinal)
-
-    def _found(self) -> Iterator[tuple[Any, ...]]:
-        for id_, chronicle in self.reference.chronicles.items():
-            yield from (("finding", id_, n) for n in chronicle.findings)
-            yield from (("artifact", id_, n) for n in chronicle.artifacts)
-
-    def _erased(self) -> Iterator[tuple[Any, ...]]:
-        return ((id_,) for id_ in self.reference.erased())
-
-    def _systems(self) -> Iterator[tuple[Any, ...]]:
-        for name, s in self.reference.systems.items():
-            yield (name, s.paused, s.failures, str(s.breaker), s.fenced)
-
-    def _tally(self) -> Iterator[tuple[Any, ...]]:
-        return ((right, what, n) for (right, what), n in self.reference.tally().items())
-
-    def _odd_leases(self) -> Iterator[tuple[Any, ...]]:
-        return iter(())
 
     # Small parts. ----------------------------------------------------------------------------------------------------
 
@@ -416,38 +364,6 @@ class StoreMachine(RuleBasedStateMachine):
             "report": lambda: ev.Reported(waiting[0] if waiting else ordinal, {"decision": "approved", "actor": "ops"}),
         }
         return Operated(request, events[what]())
-
-
-TABLES = (
-    "inbox", "request", "request_secret", "finding", "step", "artifact", "audit", "outbox", "quarantine", "tally",
-    "ledger", "connector_state",
-)  # fmt: skip
-QUERIES = {
-    "requests": "SELECT id FROM request",
-    "outbox": "SELECT coalesce(CAST(request_id AS text), '') AS r, kind, count(*) AS n FROM outbox GROUP BY 1, 2",
-    "completions": "SELECT request_id, count(DISTINCT event_id) AS n FROM outbox WHERE kind = 'completed' GROUP BY 1",
-    "audit": "SELECT request_id, seq, what, coalesce(ordinal, -1) AS o FROM audit",
-    "found": """SELECT 'finding' AS w, request_id, ordinal FROM finding
-        UNION ALL SELECT 'artifact', request_id, ordinal FROM artifact""",
-    "erased": "SELECT DISTINCT request_id FROM ledger",
-    "systems": """SELECT system, paused, failures, CASE WHEN breaker_until IS NULL THEN 'closed'
-        WHEN breaker_until > now() THEN 'open' ELSE 'half-open' END AS b, fenced FROM connector_state""",
-    "tally": 'SELECT "right", what, CAST(sum(n) AS int) AS n FROM tally GROUP BY 1, 2',
-    "odd_leases": """SELECT request_id, ordinal FROM step
-        WHERE (state = 'running') <> (token IS NOT NULL) OR (state = 'running') <> (lease_until IS NOT NULL)""",
-}
-"""What is compared besides the runs: each with the method of the same name."""
-
-
-def _rows(query: str) -> str:
-    """A query's rows as one JSON array of arrays."""
-    columns = "(SELECT json_agg(v.value) FROM json_each(row_to_json(q)) AS v)"
-    return f"(SELECT json_agg({columns}) FROM ({query}) AS q)"
-
-
-_PAIRS = ", ".join(f"'{name}', {_rows(query)}" for name, query in QUERIES.items())
-EVERYTHING = text(f"SELECT json_build_object({_PAIRS})")
-"""All of that in one statement: it is asked after every act."""
 
 
 @pytest.fixture

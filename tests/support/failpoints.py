@@ -122,9 +122,9 @@ class _Advance(Advance):
 class _Settle(Settle):
     points: Points
 
-    def settle(self, system: System, happenings: Sequence[Happening]) -> Advanced:
+    def settle(self, system: System, happenings: Sequence[Happening], *, asked: bool = True) -> Advanced:
         self.points.reach("after_call")
-        advanced = super().settle(system, happenings)
+        advanced = super().settle(system, happenings, asked=asked)
         self.points.reach("after_settle")
         return advanced
 

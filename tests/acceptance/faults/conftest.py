@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from tests.support.tcp_proxy import proxy
 
 FAST = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "max_connections": "200"}
 """The server is killed here, the machine is not."""
+collect_ignore = [] if os.environ.get("HABEAS_TEST_FAULTS") == "all" else ["test_fault_long.py"]
 QUICK = {"HABEAS_LEASE_SECONDS": "2", "HABEAS_SWEEP_SECONDS": "0.3"}
 """So that a case takes seconds."""
 
@@ -80,7 +82,7 @@ def new_stage(
             url = frail_postgres.url_of(_copied(frail_postgres))
             vhost = f"f{secrets.token_hex(6)}"
             broker = frail_rabbitmq.add_vhost(vhost)
-            stack.callback(frail_rabbitmq.delete_vhost, vhost)
+            stack.callback(lambda: frail_rabbitmq.start().delete_vhost(vhost))
             between = stack.enter_context(proxy(make_url(url).port or 5432))
             through = make_url(url).set(port=between.port).render_as_string(hide_password=False)
             world = stack.enter_context(

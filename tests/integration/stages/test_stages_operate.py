@@ -202,6 +202,16 @@ def test_what_a_vendor_still_works_on_is_not_for_a_person_to_approve(make_world:
         world.runtime.operate.decide(request, "approve", "ops")
 
 
+def test_a_report_that_carries_a_persons_records_is_refused(make_world: MakeWorld) -> None:
+    world = make_world(system("crm"), workflows=[ONE_STEP])
+    world.connector("crm").on("ada@example.org", Pending({"asked_at": "2026-01-01T00:00:00+00:00"}, None, "people"))
+    request = world.ask("erasure", "ada@example.org")
+    world.work()
+    with pytest.raises(Conflict, match="must not carry a person's records"):
+        world.runtime.operate.report(request, 0, {"decision": "done", "records": [{"name": "Ada"}]})
+    assert "Ada" not in world.everything_kept()
+
+
 # In bulk. ------------------------------------------------------------------------------------------------------------
 
 
