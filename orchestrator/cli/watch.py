@@ -17,7 +17,7 @@ from orchestrator.cli import output
 from orchestrator.cli.common import json_option, opened
 from orchestrator.cli.lookup import configured, explain, request_view
 from orchestrator.core.model import System
-from orchestrator.core.why import duration_of
+from orchestrator.core.words import duration_of
 from orchestrator.store import figures, queries
 from orchestrator.store.figures import Figures
 

@@ -14,6 +14,7 @@ from typing import assert_never
 
 from orchestrator.core.model import NEVER, Run, Step, System
 from orchestrator.core.vocabulary import Action, Failure, ParkedFor, Resolution, StepState
+from orchestrator.core.words import by, duration, moment, things
 
 UNCLAIMED = timedelta(seconds=30)
 """A ready step that nothing holds back is claimed within moments; after this long it is worth a question."""
@@ -176,10 +177,10 @@ def _open(known: Known, reasons: list[Reason], overdue: timedelta | None) -> str
         ends = "it closes when what runs has ended"
         parts = [f"the request is being wound up ({run.stopping}: {run.stop_reason}); {ends}"]
     elif run.paused:
-        parts.append(f"the request is paused{_by(known.paused_by, known.paused_reason)}")
+        parts.append(f"the request is paused{by(known.paused_by, known.paused_reason)}")
     act = [r for r in reasons if r.kind in {Kind.ATTENTION, Kind.NO_WORKER}]
     if act:
-        parts.append(f"{_things(len(act), 'step wants', 'steps want')} somebody to act")
+        parts.append(f"{things(len(act), 'step wants', 'steps want')} somebody to act")
     if overdue is not None:
         parts.append(f"the legal deadline passed {duration(overdue)} ago")
     return "; ".join(parts)
@@ -269,7 +270,7 @@ def _parked(known: Known, step: Step, now: datetime) -> Reason:
     due = f" until {moment(until)} at the latest" if until else ""
     match step.parked_for:
         case ParkedFor.PAUSE:
-            text = f"is held: the request is paused{_by(known.paused_by, known.paused_reason)}"
+            text = f"is held: the request is paused{by(known.paused_by, known.paused_reason)}"
             aid = f"habeas resume {known.run.request}"
             return Reason(Kind.PAUSED_REQUEST, step.ordinal, label(step), text, aid, times.changed_at)
         case ParkedFor.RETRY:
@@ -321,11 +322,11 @@ def _ready(known: Known, step: Step, now: datetime) -> Reason:
         return Reason(kind, step.ordinal, label(step), text, aid, since, until)
 
     if state.paused:
-        text = f"is held: system {step.system} is paused{_by(state.paused_by, state.paused_reason)}"
+        text = f"is held: system {step.system} is paused{by(state.paused_by, state.paused_reason)}"
         return reason(Kind.PAUSED_SYSTEM, text, f"habeas resume --system {step.system}")
     if state.breaker_until is not None:
         when = f"until {moment(state.breaker_until)}" if state.breaker_until > now else "for one more trial"
-        failed = f"after {_things(state.failures, 'failure', 'failures')} in a row" if state.failures else "for failing"
+        failed = f"after {things(state.failures, 'failure', 'failures')} in a row" if state.failures else "for failing"
         error = f": {state.last_error}" if state.last_error else ""
         text = f"is held {when}: the circuit breaker of {step.system} opened {failed}{error}"
         aid = f"it closes by itself; to close it now: habeas resume --system {step.system}"
@@ -334,12 +335,12 @@ def _ready(known: Known, step: Step, now: datetime) -> Reason:
         text = f"is ready since {moment(since)}, and no system {step.system} is configured any more"
         aid = f"put {step.system} back into the systems file, or skip the step"
         return reason(Kind.NO_WORKER, text, aid)
-    ahead = f", behind {_things(times.ahead, 'other step', 'other steps')} of {step.system}" if times.ahead else ""
+    ahead = f", behind {things(times.ahead, 'other step', 'other steps')} of {step.system}" if times.ahead else ""
     text = f"is ready since {moment(since)}{ahead}"
     if step.failure is Failure.CRASHED:
         text = f"is ready again since {moment(since)}{ahead}: {step.error}"
     if state.running:
-        under_way = _things(state.running, "step of that system is", "steps of that system are")
+        under_way = things(state.running, "step of that system is", "steps of that system are")
         return reason(Kind.QUEUE, f"{text}; {under_way} under way")
     rate = system.limits.per_second if system else None
     if rate is not None and times.ahead:
@@ -354,42 +355,9 @@ def _ready(known: Known, step: Step, now: datetime) -> Reason:
     return reason(Kind.QUEUE, f"{text}, and is taken in a moment")
 
 
-# Words. -------------------------------------------------------------------------------------------------------------
-
-
-def moment(when: datetime) -> str:
-    """A time to read: to the second, with its zone."""
-    return when.strftime("%Y-%m-%d %H:%M:%S ") + (when.tzname() or "UTC")
-
-
-def duration(length: timedelta) -> str:
-    """A length of time to read, in its two largest units: ``3 d 4 h``."""
-    return duration_of(length.total_seconds())
-
-
-def duration_of(length: float) -> str:
-    """The same, of a number of seconds."""
-    seconds = int(length)
-    units = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
-    parts: list[str] = []
-    for name, size in units:
-        n, seconds = divmod(seconds, size)
-        if n or parts:
-            parts.append(f"{n} {name}")
-    return " ".join([p for p in parts[:2] if not p.startswith("0 ")] or ["0 s"])
-
-
 def _error(step: Step) -> str:
     kind = str(step.failure or "failed").replace("_", " ")
     return f"{kind}: {step.error}" if step.error else kind
-
-
-def _by(actor: str, reason: str) -> str:
-    return (f" by {actor}" if actor else "") + (f" ({reason})" if reason else "")
-
-
-def _things(n: int, one: str, many: str) -> str:
-    return f"{n} {one if n == 1 else many}"
 
 
 def _asks_people(step: Step) -> bool:

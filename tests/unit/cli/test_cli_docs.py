@@ -48,7 +48,7 @@ def test_every_command_gives_json_and_says_what_it_does(name, command):
 def test_whatever_changes_something_asks_who_does_it():
     acting = {
         "approve", "decline", "retry", "skip", "done", "cancel", "pause", "resume", "hold place", "hold release",
-        "quarantine replay", "quarantine show", "package",
+        "recover", "quarantine replay", "quarantine show", "package",
     }  # fmt: skip
     assert {name for name, c in commands() if any("--as" in p.opts for p in c.params)} == acting
 

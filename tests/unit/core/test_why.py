@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from orchestrator.core.model import NEVER, Limits, Result, RetryPolicy, Run, Step, System
 from orchestrator.core.vocabulary import Action, Failure, Outcome, ParkedFor, Resolution, Right, StepState
-from orchestrator.core.why import Kind, Known, StepTimes, SystemState, Why, duration, why
+from orchestrator.core.why import Kind, Known, StepTimes, SystemState, Why, why
+from orchestrator.core.words import duration
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 SINCE = NOW - timedelta(seconds=5)
