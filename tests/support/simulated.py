@@ -259,16 +259,15 @@ class Simulation:
         if not run.steps:
             return
         ordinal = self.random.randrange(len(run.steps))
-        event = self.random.choice(
-            [
-                ev.RetryAsked(ordinal, "ops"),
-                ev.SkipAsked(ordinal, "ops", "why"),
-                ev.DoneAsked(ordinal, "ops", "how"),
-                ev.Reported(ordinal, {"decision": "done"}),
-                ev.CancelAsked("ops", "why"),
-                ev.PauseAsked("ops", "why"),
-            ]
-        )
+        asked: list[ev.Event] = [
+            ev.RetryAsked(ordinal, "ops"),
+            ev.SkipAsked(ordinal, "ops", "why"),
+            ev.DoneAsked(ordinal, "ops", "how"),
+            ev.Reported(ordinal, {"decision": "done"}),
+            ev.CancelAsked("ops", "why"),
+            ev.PauseAsked("ops", "why"),
+        ]
+        event = self.random.choice(asked)
         try:
             self.apply(run.request, event)
         except Impossible:
