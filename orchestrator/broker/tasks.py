@@ -20,6 +20,8 @@ _log = logs.get("worker")
 
 SHARE = 2.0
 """Seconds one doorbell may keep a worker process before others get their turn."""
+AGAIN = 0.25
+"""Seconds until it is said again that there is more: steps that come one by one would ring for each."""
 
 
 def answer(runtime: Runtime, bell: Bell, system: str) -> None:
@@ -28,9 +30,17 @@ def answer(runtime: Runtime, bell: Bell, system: str) -> None:
         _log.warning("ring.unknown", system=system)
         return
     until = time.monotonic() + SHARE
+    rung = 0.0
+
+    def more() -> None:
+        nonlocal rung
+        if time.monotonic() - rung > AGAIN:
+            rung = time.monotonic()
+            bell.ring(Counter({system: 1}))
+
     try:
         while True:
-            worked = runtime.execute.work(system, on_full=lambda: bell.ring(Counter({system: 1})))
+            worked = runtime.execute.work(system, on_full=more)
             bell.ring(worked.advanced.rings)
             if not worked.full:
                 return
