@@ -76,6 +76,9 @@ def transport_options(settings: Settings, use: str = "work") -> dict[str, Any]:
             "read_timeout": 30,
             "write_timeout": 30,
             "client_properties": {"connection_name": f"habeas {use}"},
+            # Once more at once, and no more: whoever finds the broker away has other things to do meanwhile.
+            "max_retries": 1,
+            "interval_start": 0,
         }
     return {
         "conn_string": libpq(settings.database_url.get_secret_value()),

@@ -19,7 +19,7 @@ from orchestrator.artifacts.spool import Stored, remove_stored
 from orchestrator.core import events as ev
 from orchestrator.core.model import NEVER, System
 from orchestrator.core.vocabulary import Action, Failure
-from orchestrator.errors import StoreFull, VaultError
+from orchestrator.errors import StoreFull, Unavailable, VaultError
 from orchestrator.privacy.vault import RequestKey
 from orchestrator.stages import results
 from orchestrator.stages.advance import Advanced, Happening
@@ -139,6 +139,9 @@ class Execute:
             with self._database.transaction() as tx:
                 opened = self._secrets.open(tx, {c.request for c in claimed})
                 held = self._holds.cases(tx, claimed, opened)
+        except Unavailable:
+            # Nothing was called: others may have them, and no crash is counted, as soon as the database is back.
+            return [], [_happening(c, ev.HandedBack(c.step.ordinal, c.token)) for c in claimed]
         except VaultError as error:
             return [], [_failed(c, system, Failure.FATAL, str(error)) for c in claimed]
         items: list[_Item] = []

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 from sqlalchemy import text
 
 from orchestrator.cli.lookup import explain
@@ -95,8 +96,9 @@ def test_a_worker_that_stands_still_in_the_middle_of_a_settle_holds_up_nobody_el
         stage.end(sender)
 
 
-def test_work_in_hand_is_kept_while_the_database_is_away_for_longer_than_a_lease(stage: Stage) -> None:
-    stage.start("after_effect")
+@pytest.mark.parametrize("point", ["after_claim", "after_effect"])
+def test_work_in_hand_is_kept_while_the_database_is_away_for_longer_than_a_lease(stage: Stage, point: str) -> None:
+    stage.start(point)
     with stage.world.sender(stage.deployment.settings) as sender:
         stage.ask(sender)
         stage.await_point()

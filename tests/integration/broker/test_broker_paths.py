@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -100,8 +100,7 @@ def broker(request: pytest.FixtureRequest, make_world: MakeWorld) -> Broker:
 def consuming(broker: Broker) -> Iterator[None]:
     """An intake process at work."""
     stop = threading.Event()
-    healthy: Callable[[bool], None] = lambda _: None  # noqa: E731 - a callback
-    consumer = IntakeConsumer(broker.world.runtime, broker.bell, stop, healthy)
+    consumer = IntakeConsumer(broker.world.runtime, broker.bell, stop, lambda: None)
     thread = threading.Thread(target=consumer.run, daemon=True)
     thread.start()
     try:

@@ -45,7 +45,7 @@ class Bell:
 def running(world: World) -> Iterator[None]:
     """Intake, workers and relay at work in the background."""
     stop = threading.Event()
-    intake = IntakeConsumer(world.another(), Bell(), stop, lambda _: None)
+    intake = IntakeConsumer(world.another(), Bell(), stop, lambda: None)
 
     def work() -> None:
         relay = Relay(world.settings, world.runtime.database)
