@@ -14,10 +14,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def schedules(pytestconfig: pytest.Config) -> range:
-    """The seeds to try: ``HABEAS_TEST_SCHEDULES`` of them (1,000 by default), or the one that is to be replayed."""
+    """The seeds to try: ``HABEAS_TEST_SCHEDULES`` of them (5,000 by default), or the one that is to be replayed."""
     seed = pytestconfig.getoption("--schedule-seed", default=None)
     if seed is None and "HABEAS_TEST_SCHEDULE_SEED" in os.environ:
         seed = int(os.environ["HABEAS_TEST_SCHEDULE_SEED"])
     if seed is not None:
         return range(seed, seed + 1)
-    return range(int(os.environ.get("HABEAS_TEST_SCHEDULES", "1000")))
+    return range(int(os.environ.get("HABEAS_TEST_SCHEDULES", "5000")))
