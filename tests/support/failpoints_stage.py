@@ -11,8 +11,10 @@ from typing import Any
 
 import psutil
 import psycopg
+from sqlalchemy import text
 
 from orchestrator.broker import topology
+from orchestrator.cli.lookup import explain
 from orchestrator.embedded import EmbeddedPostgres
 from orchestrator.runtime import Runtime
 from orchestrator.settings import read
@@ -112,6 +114,22 @@ class Stage:
         assert faults == []
 
 
+def says(stage: Stage, words: str) -> None:
+    """Some open request is said to wait for this; and `habeas why` says the same."""
+    runtime = stage.runtime()
+    systems = dict(runtime.definitions.systems)
+
+    def found() -> str:
+        with runtime.database.transaction() as tx:
+            open_ = tx.execute(text("SELECT id FROM request WHERE resolution IS NULL LIMIT 3")).scalars().all()
+            why = {str(id_): explain(tx, id_, systems) for id_ in open_}
+        return next((id_ for id_, answer in why.items() if any(words in r.text for r in answer.reasons)), "")
+
+    request = eventually(found, f"why says: {words}")
+    runtime.close()
+    eventually(lambda: words in stage.deployment.habeas("why", request).stdout, f"habeas why says: {words}")
+
+
 Fault = Callable[[Stage, int | None], "contextlib.AbstractContextManager[None]"]
 """Done while somebody is held at the point (its process id, where it is known); undone when the block ends."""
 
@@ -182,7 +200,15 @@ def rabbitmq_restarted(stage: Stage, pid: int | None) -> Iterator[None]:
     """The broker goes away while somebody is at the point, and comes back after it went on."""
     stage.rabbitmq.stop()
     yield
-    stage.rabbitmq.start()
+    eventually(lambda: _started(stage.rabbitmq), "RabbitMQ is back")
+
+
+def _started(rabbitmq: RabbitMQ) -> bool:
+    """Somebody's outgoing connection may have its port for a moment; then it can't start."""
+    with contextlib.suppress(RuntimeError):
+        rabbitmq.start()
+        return True
+    return False
 
 
 @contextlib.contextmanager

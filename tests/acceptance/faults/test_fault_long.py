@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.support.deployment import eventually
-from tests.support.failpoints_stage import Stage
+from tests.support.failpoints_stage import Stage, says
 from tests.support.oracle_check import await_closed
 from tests.support.servers.ports import free_ports
 
@@ -69,3 +69,23 @@ def ready(port: int) -> bool:
             return bool(answer.status == 200)
     except OSError:
         return False
+
+
+def test_why_names_a_paused_system_a_failing_one_and_an_open_breaker(new_stage: NewStage) -> None:
+    retry = {"attempts": 50, "base_seconds": 5, "cap_seconds": 5}
+    stage = new_stage(system={"breaker": {"failures": 8, "rest_seconds": 20}, "retry": retry})
+    stage.start("")
+    target = stage.world.target
+    eventually(lambda: stage.query("SELECT 1 FROM connector_state WHERE system = 'keyed'"), "the systems are known")
+    stage.deployment.habeas("pause", "--system", "keyed", "--reason", "maintenance")
+    with stage.world.sender(stage.deployment.settings) as sender:
+        stage.ask(sender, 5, 0)
+        says(stage, "system keyed is paused")
+        target.behave("keyed", "error", times=1)
+        stage.deployment.habeas("resume", "--system", "keyed")
+        says(stage, "the oracle answered 503")
+        target.behave("keyed", "error")
+        says(stage, "the circuit breaker of keyed opened")
+        target.behave("keyed")
+        stage.deployment.habeas("resume", "--system", "keyed")
+        stage.end(sender)

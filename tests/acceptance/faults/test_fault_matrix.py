@@ -6,11 +6,14 @@ A representative sample always runs; ``HABEAS_TEST_FAULTS=all`` runs the whole m
 from __future__ import annotations
 
 import os
+import random
 
 import pytest
 
 from tests.support import failpoints_stage as faults
+from tests.support.deployment import eventually
 from tests.support.failpoints_stage import Fault, Stage
+from tests.support.oracle_check import await_closed
 
 IN_WORKER = ("before_claim", "after_claim", "mid_call", "after_effect", "after_call", "mid_settle", "after_settle")
 IN_INTAKE = ("before_admit", "mid_admit", "after_admit")
@@ -59,6 +62,26 @@ def test_nothing_is_lost_and_nothing_is_done_twice(stage: Stage, fault: Fault, p
         with fault(stage, pid):
             stage.let_go()
         stage.end(sender)
+
+
+def test_messages_that_come_twice_and_out_of_order_are_carried_out_once(stage: Stage) -> None:
+    chance = random.Random(7)
+    stage.start("mid_admit", "kill", nth=2)
+    with stage.world.sender(stage.deployment.settings) as sender:
+        wanted = [(right, f"p{n}@oracle.example", f"m{n}") for n, right in enumerate(["erasure", "access"] * 8)]
+        for right, person, message_id in chance.sample(wanted * 3, k=3 * len(wanted)):
+            stage.asked.append(sender.ask(right, person, message_id))
+            if len(stage.asked) == len(wanted):
+                eventually(lambda: stage.query("SELECT 1 FROM request LIMIT 1"), "some were taken in")
+        eventually(stage.failpoint.reached_by, "intake was killed in the middle of an admission")
+        stage.deployment.kill("intake")
+        stage.deployment.start("intake")
+        await_closed(stage.deployment, stage.asked)
+        sender.ask("erasure", "somebody.else@oracle.example", "m1")
+        refused = "SELECT 1 FROM quarantine WHERE reason = 'conflicting_replay'"
+        eventually(lambda: stage.query(refused), "the same id with another ask is in quarantine")
+        stage.end(sender)
+    assert stage.query("SELECT count(*) AS n FROM request")[0].n == len(wanted)
 
 
 def test_the_sample_is_part_of_the_matrix() -> None:

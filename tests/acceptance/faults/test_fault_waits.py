@@ -11,33 +11,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from sqlalchemy import text
 
-from orchestrator.cli.lookup import explain
 from tests.support.deployment import eventually
-from tests.support.failpoints_stage import Stage
+from tests.support.failpoints_stage import Stage, says
 from tests.support.oracle_check import await_closed
 
 NewStage = Callable[..., Stage]
 
 
 # Why. ---------------------------------------------------------------------------------------------------------------
-
-
-def says(stage: Stage, words: str) -> None:
-    """Some open request is said to wait for this; and `habeas why` says the same."""
-    runtime = stage.runtime()
-    systems = dict(runtime.definitions.systems)
-
-    def found() -> str:
-        with runtime.database.transaction() as tx:
-            open_ = tx.execute(text("SELECT id FROM request WHERE resolution IS NULL LIMIT 3")).scalars().all()
-            why = {str(id_): explain(tx, id_, systems) for id_ in open_}
-        return next((id_ for id_, answer in why.items() if any(words in r.text for r in answer.reasons)), "")
-
-    request = eventually(found, f"why says: {words}")
-    runtime.close()
-    eventually(lambda: words in stage.deployment.habeas("why", request).stdout, f"habeas why says: {words}")
 
 
 def test_why_names_a_worker_that_is_gone_and_a_clock_that_is_gone(stage: Stage) -> None:
@@ -52,25 +34,6 @@ def test_why_names_a_worker_that_is_gone_and_a_clock_that_is_gone(stage: Stage) 
         stage.deployment.start("clock")
         says(stage, "the worker that had it was lost")
         stage.deployment.start("worker")
-        stage.end(sender)
-
-
-def test_why_names_a_paused_system_a_failing_one_and_an_open_breaker(new_stage: NewStage) -> None:
-    stage = new_stage(system={"batch": 5, "breaker": {"failures": 8, "rest_seconds": 20}})
-    stage.start("")
-    target = stage.world.target
-    eventually(lambda: stage.query("SELECT 1 FROM connector_state WHERE system = 'keyed'"), "the systems are known")
-    stage.deployment.habeas("pause", "--system", "keyed", "--reason", "maintenance")
-    with stage.world.sender(stage.deployment.settings) as sender:
-        stage.ask(sender, 5, 0)
-        says(stage, "system keyed is paused")
-        target.behave("keyed", "error", times=1)
-        stage.deployment.habeas("resume", "--system", "keyed")
-        says(stage, "the oracle answered 503")
-        target.behave("keyed", "error")
-        says(stage, "the circuit breaker of keyed opened")
-        target.behave("keyed")
-        stage.deployment.habeas("resume", "--system", "keyed")
         stage.end(sender)
 
 
