@@ -280,12 +280,16 @@ def test_one_doorbell_brings_all_back_that_lost_their_worker(broker: Broker) -> 
 
 
 def test_a_doorbell_of_a_system_that_is_not_configured_is_passed_over(broker: Broker) -> None:
+    request = broker.world.ask("erasure", "ada@example.org")
     tasks.answer(broker.world.runtime, broker.bell, "nowhere")
+    assert set(broker.world.states(request).values()) == {"ready"}
 
 
 def test_a_bell_without_a_broker_is_no_error(make_world: MakeWorld) -> None:
     world = make_world(system("crm"), workflows=[ONE_STEP], broker_url="amqp://127.0.0.1:1//")
+    world.ask("erasure", "ada@example.org")
     CeleryBell(make_app(world.settings, world.runtime.definitions.systems)).ring(Counter({"crm": 1}))
+    assert world.tick().rings == {"crm": 1}, "the sweep rings again"
 
 
 # Queues. -------------------------------------------------------------------------------------------------------------
