@@ -22,7 +22,7 @@ lint: setup ## formatting, lint, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy tests/conftest.py tests/support tools deploy/demo
+	$(BIN)/mypy tests/conftest.py tests/support tools deploy/demo benchmarks
 	$(BIN)/lint-imports
 
 format: setup ## rewrite the sources as the formatter wants them

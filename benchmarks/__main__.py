@@ -9,7 +9,6 @@ import argparse
 import importlib
 import os
 import platform
-import re
 import sys
 import tempfile
 import time
@@ -91,9 +90,11 @@ def write(reports: Mapping[str, Report], page: Path) -> None:
     for name, report in reports.items():
         begin, end = f"<!-- figures: {name} -->", f"<!-- end: {name} -->"
         block = f"{begin}\n\n{markdown(report)}\n\n{end}"
-        text, n = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, b=block: b, text, flags=re.DOTALL)
-        if not n:
+        head, found, rest = text.partition(begin)
+        _, closed, tail = rest.partition(end)
+        if not found or not closed:
             raise SystemExit(f"{page} has no place for {name}: a line {begin} and a line {end}")
+        text = head + block + tail
     page.write_text(text, encoding="utf-8")
 
 
