@@ -6,6 +6,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -109,6 +110,24 @@ def consuming(broker: Broker) -> Iterator[None]:
         stop.set()
         thread.join(20)
     assert not thread.is_alive()
+
+
+def test_processes_may_declare_at_the_same_moment(broker: Broker) -> None:
+    """Each does when it connects, and several connect at once when a server comes back."""
+    together = threading.Barrier(6)
+
+    def declare(_: int) -> None:
+        with broker.connected() as connection:
+            connection.connect()
+            together.wait(20)
+            for _round in range(5):
+                topology.declare(connection, broker.world.runtime.definitions.systems)
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(declare, range(6)))  # raises what any of them raised
+    broker.publish((delivery("erasure", "a@example.org").body, "erasure"))
+    with consuming(broker):
+        eventually(lambda: broker.world.one("SELECT count(*) FROM request") == 1, "the request", 20)
 
 
 # In. -----------------------------------------------------------------------------------------------------------------
