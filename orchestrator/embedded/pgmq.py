@@ -38,8 +38,8 @@ _SEND_TOPIC = """
 CREATE OR REPLACE FUNCTION pgmq.send_topic(routing_key text, msg jsonb, headers jsonb) RETURNS integer LANGUAGE sql AS
 $$ SELECT pgmq.send_topic(routing_key, msg, headers, 0) $$"""
 
-# Every process declares its queues when it connects. PGMQ's own version drops the trigger and makes it anew each time: two
-# at once fail (``DuplicateObject``), and each takes the queue's table for itself. This one makes it once.
+# Every process declares its queues when it connects. PGMQ's own version drops the trigger and makes it anew each time:
+# two at once fail (``DuplicateObject``), and each takes the queue's table for itself. This one makes it once.
 _ENABLE_NOTIFY = """
 CREATE OR REPLACE FUNCTION pgmq.enable_notify_insert(queue_name TEXT, throttle_interval_ms INTEGER DEFAULT 250)
 RETURNS void LANGUAGE plpgsql AS $$

@@ -23,6 +23,7 @@ __all__ = ["GENESIS", "Break", "Checkpoints", "Json", "canonical", "link", "veri
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | tuple[Json, ...] | Mapping[str, Json] | None"
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 GENESIS = bytes(32)
 """What stands in place of a previous hash before the first entry."""
 
@@ -38,7 +39,7 @@ class Break:
 
 def canonical(value: Json) -> bytes:
     """JSON with sorted keys, no spaces, UTF-8. Raises ``ValueError`` (NaN, infinity) or ``TypeError``."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _CANONICAL(value).encode()
 
 
 def link(previous: bytes, entry: Mapping[str, Json]) -> bytes:

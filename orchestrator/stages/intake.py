@@ -6,7 +6,6 @@ answer again, other facts under the same id go to quarantine.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from orchestrator import logs
-from orchestrator.core import machine
 from orchestrator.core.commands import Command, Record
-from orchestrator.core.model import Run
 from orchestrator.errors import HabeasError, Refusal, RefusedMessage
 from orchestrator.messages import inbound, outbound
 from orchestrator.messages.envelope import Delivery
@@ -30,7 +27,7 @@ from orchestrator.privacy.ledger import Ledger
 from orchestrator.stages.advance import Advance, Advanced, enqueue, wake_relay
 from orchestrator.stages.answers import Answers
 from orchestrator.stages.ids import new_id
-from orchestrator.stages.planning import Planner
+from orchestrator.stages.planning import Planned, Planner
 from orchestrator.stages.quarantine import Quarantine
 from orchestrator.stages.secrets import Secrets
 from orchestrator.store import bulk, runs, tables, turns
@@ -61,6 +58,7 @@ class _Arrival:
     id: UUID
     delivery: Delivery
     request: RightsRequest
+    planned: Planned
     digests: tuple[bytes, ...]
     """Keyed digest of the facts: under the current master key, and under each older one."""
 
@@ -118,9 +116,9 @@ class Intake:
         for delivery in deliveries:
             try:
                 request = inbound.receive(delivery, self._sources, max_body=self._max_body)
-                self._planner.plan(request)
+                planned = self._planner.plan(request)
                 digests = self._ledger.body_candidates(request.body_digest)
-                arrivals.append(_Arrival(new_id(), delivery, request, digests))
+                arrivals.append(_Arrival(new_id(), delivery, request, planned, digests))
             except RefusedMessage as error:
                 refused.append(_Refused(delivery, error))
         with self._database.transaction() as tx:
@@ -146,12 +144,11 @@ class Intake:
         commands: dict[UUID, Sequence[Command]] = {}
         secrets: list[Mapping[str, Any]] = []
         for arrival, turn in zip(new, self._turns(new), strict=True):
-            plan = self._planner.plan(arrival.request)
-            run = Run(arrival.id, arrival.request.right, plan.steps, plan.deadline)
-            run, said = machine.begin(run)
-            header = self._header(arrival, plan.workflow, plan.version)
-            changes.append(runs.Change(header, None, run, tuple(c for c in said if isinstance(c, Record)), turn))
-            commands[arrival.id] = said
+            route = arrival.planned.route
+            records = tuple(c for c in route.commands if isinstance(c, Record))
+            run = arrival.planned.run(arrival.id)
+            changes.append(runs.Change(self._header(arrival), None, run, records, turn))
+            commands[arrival.id] = route.commands
             secrets.append(self._secrets.seal(arrival.id, self._facts(arrival.request)))
         admitted.advanced = self._advance.save(tx, changes, commands, moment)
         self._secrets.store(tx, secrets)
@@ -168,13 +165,13 @@ class Intake:
         return backs
 
     def _facts(self, request: RightsRequest) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads(json.dumps(request.facts()))
+        facts: dict[str, Any] = request.facts()
         categories = self._planner.fides(request.categories)
         if categories is not None:
             facts.setdefault("scope", {})["categories"] = sorted(categories)
         return facts
 
-    def _header(self, arrival: _Arrival, workflow: str, version: int) -> runs.Header:
+    def _header(self, arrival: _Arrival) -> runs.Header:
         request = arrival.request
         return runs.Header(
             id=arrival.id,
@@ -182,8 +179,8 @@ class Intake:
             regulation=self._planner.regulation(request),
             source=request.source,
             message_id=request.message_id,
-            workflow=workflow,
-            workflow_version=version,
+            workflow=arrival.planned.route.workflow,
+            workflow_version=arrival.planned.route.version,
             keep_days=self._planner.keep_days(request),
             reply_to=request.reply_to or None,
             correlation_id=request.correlation_id or None,

@@ -3,19 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from uuid import UUID
 
-from orchestrator.core import planner
+from orchestrator.core import machine, planner
 from orchestrator.core.clocks import deadline
-from orchestrator.core.model import Ask, Plan, System
+from orchestrator.core.commands import Command
+from orchestrator.core.model import Ask, Run, System
 from orchestrator.definitions.loader import Definitions
 from orchestrator.errors import Fault, Refusal, RefusedMessage
 from orchestrator.messages.request import RightsRequest
 
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 _ROUTES_KEPT = 4096
+
+
+_NOBODY = UUID(int=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What requests that ask the same of the same systems share: the plan, begun."""
+
+    workflow: str
+    version: int
+    run: Run
+    """Nobody's: as a run is once its first steps are released."""
+    commands: tuple[Command, ...]
+    """What is to be done when one of them begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A request's route, and by when it should be at its end."""
+
+    route: Route
+    deadline: datetime
+
+    def run(self, request: UUID) -> Run:
+        """The request's run, begun."""
+        return replace(self.route.run, request=request, deadline=self.deadline)
 
 
 class Planner:
@@ -45,8 +74,8 @@ class Planner:
         """How long the request's sealed data is kept after closing."""
         return self._definitions.workflows[request.right].keep.days
 
-    def plan(self, request: RightsRequest) -> Plan:
-        """The request's steps. Raises ``RefusedMessage`` when it asks for what is not configured here."""
+    def plan(self, request: RightsRequest) -> Planned:
+        """The request's plan. Raises ``RefusedMessage`` when it asks for what is not configured here."""
         workflow = self._definitions.workflows.get(request.right)
         if workflow is None:
             raise RefusedMessage(
@@ -73,7 +102,7 @@ class Planner:
         except planner.NothingToDo:
             hint = "no configured system holds data in this scope; widen it or leave it out"
             raise RefusedMessage(Refusal.UNKNOWN_SYSTEM, faults=[Fault(hint, "scope")]) from None
-        return replace(route, deadline=deadline(clock, request.received_at))
+        return Planned(route, deadline(clock, request.received_at))
 
     def fides(self, categories: frozenset[str] | None) -> frozenset[str] | None:
         """Data categories as Fides keys; the policy's own names stand for the keys they group."""
@@ -82,7 +111,10 @@ class Planner:
         groups = self._definitions.categories
         return frozenset(key for c in categories for key in groups.get(c, frozenset({c})))
 
-    def _plan(self, ask: Ask) -> Plan:
+    def _plan(self, ask: Ask) -> Route:
         definitions = self._definitions
-        workflow = definitions.workflows[ask.right]
-        return planner.plan(ask, workflow, definitions.systems, definitions.clocks[ask.regulation])
+        plan = planner.plan(
+            ask, definitions.workflows[ask.right], definitions.systems, definitions.clocks[ask.regulation]
+        )
+        run, commands = machine.begin(Run(_NOBODY, ask.right, plan.steps, plan.deadline))
+        return Route(plan.workflow, plan.version, run, commands)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +20,10 @@ _SHORT = 3
 """Identities shorter than this would turn words into noise; connectors are trusted with those."""
 
 
+_REMEMBERED = 10_000
+"""Texts of one batch whose scrubbed form is remembered."""
+
+
 class Scrub:
     """Replaces people's identities in words. The contract forbids them there; this is the safety net.
 
@@ -28,17 +33,32 @@ class Scrub:
     def __init__(self, identities: Iterable[Identity]) -> None:
         """Values are matched without regard to case, as whole words, plain and as they stand in a URL."""
         plain = {i.value.lower() for i in identities if len(i.value) >= _SHORT}
-        self._values = sorted(plain | {quote(v, safe="").lower() for v in plain}, key=len, reverse=True)
+        self._by_start: dict[str, list[str]] = defaultdict(list)
+        for value in sorted(plain | {quote(v, safe="").lower() for v in plain}, key=len, reverse=True):
+            self._by_start[value[:_SHORT]].append(value)
+        self._known: dict[str, str] = {}
 
     def text(self, text: str) -> str:
         """The text without them, without what the database can't hold, and not too long."""
-        lowered = text.lower()
-        # Almost never is one there, and looking is a hundred times cheaper than a pattern of one's own per person.
-        for value in self._values:
-            if value in lowered:
-                text = re.sub(rf"(?i)(?<![\w.@-]){re.escape(value)}(?![\w@-])", "[identity]", text)
+        # The results of a batch say the same few things over and over.
+        scrubbed = self._known.get(text)
+        if scrubbed is None:
+            scrubbed = self._scrubbed(text)
+            if len(self._known) < _REMEMBERED:
+                self._known[text] = scrubbed
+        return scrubbed
+
+    def _scrubbed(self, text: str) -> str:
+        for value in self._inside(text.lower()):
+            text = re.sub(rf"(?i)(?<![\w.@-]){re.escape(value)}(?![\w@-])", "[identity]", text)
         # PostgreSQL holds no NUL, and UTF-8 no half of a surrogate pair. Cut last, so that no identity is cut in half.
         return text.replace("\x00", "").encode("utf-8", "replace").decode()[:MAX_TEXT]
+
+    def _inside(self, lowered: str) -> list[str]:
+        """The values that the text contains, the longest first: its places are looked up, not the batch's people."""
+        starts = {lowered[n : n + _SHORT] for n in range(len(lowered) - _SHORT + 1)} & self._by_start.keys()
+        found = (value for start in starts for value in self._by_start[start] if value in lowered)
+        return sorted(found, key=len, reverse=True)
 
     def json(self, value: Any) -> Any:
         """The same inside a JSON value; what JSON does not know is told in words."""

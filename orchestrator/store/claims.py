@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from orchestrator.core.model import Limits, Step
-from orchestrator.store.rows import to_step
+from orchestrator.store.rows import STEP, to_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def claim(tx: Connection, system: str, limits: Limits, n: int, token: UUID, leas
     return [Claimed(r.request_id, token, to_step(r), r.deadline) for r in rows]
 
 
-_TAKE = text("""
+_TAKE = text(f"""
 WITH solo AS (
     SELECT request_id, ordinal FROM step
     WHERE system = :system AND state = 'ready' AND crashes > 0
@@ -55,8 +55,8 @@ WITH solo AS (
 UPDATE step SET state = 'running', token = :token, lease_until = clock_timestamp() + :lease,
     attempt = attempt + 1, changed_at = now()
 FROM taken WHERE step.request_id = taken.request_id AND step.ordinal = taken.ordinal
-RETURNING step.*
-""")
+RETURNING {STEP}, step.deadline
+""")  # noqa: S608 - our own columns
 
 
 def _room(tx: Connection, system: str, limits: Limits, n: int) -> int:

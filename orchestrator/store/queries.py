@@ -22,7 +22,7 @@ from orchestrator.core.vocabulary import StepState
 from orchestrator.core.why import StepTimes, SystemState
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.store import tables
-from orchestrator.store.rows import to_run
+from orchestrator.store.rows import STEP, to_run
 
 WINDOW = 20_000
 """Rows that one page looks at, at most."""
@@ -266,14 +266,14 @@ def detail(tx: Connection, request: UUID) -> Detail:
     return Detail(row, run, times, str(facts.get("actor", "")), str(facts.get("reason", "")), package)
 
 
-_STEPS = text("""
-SELECT s.*, CASE WHEN s.state = 'ready' THEN (
+_STEPS = text(f"""
+SELECT {STEP}, step.changed_at, step.lease_until, CASE WHEN step.state = 'ready' THEN (
     SELECT count(*) FROM (
-        SELECT 1 FROM step o WHERE o.system = s.system AND o.state = 'ready'
-            AND (o.rank, o.request_id, o.ordinal) < (s.rank, s.request_id, s.ordinal) LIMIT :ahead
+        SELECT 1 FROM step o WHERE o.system = step.system AND o.state = 'ready'
+            AND (o.rank, o.request_id, o.ordinal) < (step.rank, step.request_id, step.ordinal) LIMIT :ahead
     ) AS before
 ) END AS ahead
-FROM step s WHERE s.request_id = :request ORDER BY s.ordinal""")
+FROM step WHERE step.request_id = :request ORDER BY step.ordinal""")  # noqa: S608 - our own columns
 _PAUSED = text("""
 SELECT facts FROM audit WHERE request_id = :request AND what = 'paused' ORDER BY seq DESC LIMIT 1""")
 _PACKAGE = text("""

@@ -10,13 +10,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, text
 
 from orchestrator.core.commands import Record
 from orchestrator.core.model import Run
 from orchestrator.privacy import audit as chain
 from orchestrator.store import bulk, tables
-from orchestrator.store.rows import from_new_step, from_step, to_run
+from orchestrator.store.rows import STEP, from_new_step, from_step, to_run
 
 _SPELT_OUT = 1e16
 """From here on Python writes a whole float with an exponent; ``jsonb`` writes all its digits."""
@@ -65,15 +65,19 @@ class Change:
 
 def lock(tx: Connection, ids: Iterable[UUID]) -> dict[UUID, Stored]:
     """The runs, locked in order of id, so that two settles can never wait for each other in a circle."""
-    wanted = sorted(set(ids))
-    request, step = tables.request, tables.step
-    rows = tx.execute(select(request).where(request.c.id.in_(wanted)).order_by(request.c.id).with_for_update()).all()
+    wanted = {"ids": sorted(set(ids))}
+    rows = tx.execute(_LOCK_REQUESTS, wanted).all()
     # The steps too: a claim locks only the step, and must not slip between our reading and our writing.
     steps: dict[UUID, list[Any]] = defaultdict(list)
-    query = select(step).where(step.c.request_id.in_(wanted)).order_by(step.c.request_id, step.c.ordinal)
-    for row in tx.execute(query.with_for_update()):
+    for row in tx.execute(_LOCK_STEPS, wanted).all():
         steps[row.request_id].append(row)
     return {row.id: Stored(_header(row), to_run(row, steps[row.id])) for row in rows}
+
+
+_LOCK_REQUESTS = text("SELECT * FROM request WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
+_LOCK_STEPS = text(
+    f"SELECT {STEP} FROM step WHERE request_id = ANY(:ids) ORDER BY request_id, ordinal FOR UPDATE"  # noqa: S608 - our own columns
+)
 
 
 def _header(row: Any) -> Header:

@@ -12,7 +12,7 @@ from uuid import UUID
 from orchestrator.core import events as ev
 from orchestrator.core import machine
 from orchestrator.core.commands import Announce, Command, Fence, Record, Ring
-from orchestrator.core.model import Plan, Run, Step, System
+from orchestrator.core.model import Run, Step, System
 from orchestrator.core.transitions import Move, move
 from orchestrator.core.vocabulary import Action, Failure, Outcome, ParkedFor, Right, StepState
 
@@ -99,10 +99,9 @@ class Reference:
 
     # What can happen. ------------------------------------------------------------------------------------------------
 
-    def admit(self, request: UUID, right: Right, plan: Plan) -> None:
-        """A request that was planned."""
-        run, commands = machine.begin(Run(request, right, plan.steps, plan.deadline))
-        self.chronicles[request] = Chronicle()
+    def admit(self, run: Run, commands: Sequence[Command]) -> None:
+        """A request that was planned and begun."""
+        self.chronicles[run.request] = Chronicle()
         self._note(run, commands)
 
     def happen(self, request: UUID, event: ev.Event, now: datetime) -> tuple[Command, ...]:

@@ -29,7 +29,7 @@ from sqlalchemy import text
 
 from orchestrator.core import events as ev
 from orchestrator.core.model import Result, Retention, Run
-from orchestrator.core.vocabulary import Action, DenialReason, Failure, Outcome, ParkedFor, Right, StepState
+from orchestrator.core.vocabulary import Action, DenialReason, Failure, Outcome, ParkedFor, StepState
 from orchestrator.messages import inbound
 from orchestrator.messages.envelope import Delivery
 from orchestrator.store import claims, runs, trail
@@ -97,7 +97,8 @@ class StoreMachine(RuleBasedStateMachine):
         [request] = self.world.admit(message).accepted
         runtime = self.world.runtime
         wanted = inbound.receive(message, runtime.sources)
-        self.reference.admit(request, Right(right), runtime.planner.plan(wanted))
+        planned = runtime.planner.plan(wanted)
+        self.reference.admit(planned.run(request), planned.route.commands)
         self.asked.append((request, message))
 
     @rule(pick=any_of)
