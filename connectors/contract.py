@@ -129,7 +129,8 @@ class Task:
     """One action on one system for one data subject."""
 
     key: str
-    """Idempotency key, ``<request>/<ordinal>``: the same on every attempt, at most 64 ASCII characters."""
+    """Idempotency key: the same on every attempt, and the same again when a message is carried out anew because the
+    database that knew of it was lost. At most 64 ASCII characters."""
     action: Action
     identities: tuple[Identity, ...]
     categories: frozenset[str] | None = None

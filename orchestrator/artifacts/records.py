@@ -32,7 +32,7 @@ from orchestrator.artifacts.stream import CHUNK, SealingWriter, UnsealingReader
 from orchestrator.errors import VaultError
 from orchestrator.privacy.vault import RequestKey
 
-__all__ = ["Artifact", "ArtifactWriter", "FilePiece", "Record", "read_artifact"]
+__all__ = ["Artifact", "ArtifactWriter", "FilePiece", "Record", "place", "read_artifact"]
 
 _HEAD = struct.Struct(">BII")
 _LEVEL = 3  # zlib: most of the gain at a third of the time
@@ -77,6 +77,11 @@ class FilePiece:
     data: bytes = field(repr=False)
 
 
+def place(request: UUID, ordinal: int) -> str:
+    """What a step's artifact is sealed for: it can be opened as that step's, and as no other's."""
+    return f"{request}/{ordinal}"
+
+
 class ArtifactWriter:
     """The sink of one access task (``connectors.contract.Sink``). Use one thread at a time.
 
@@ -88,7 +93,7 @@ class ArtifactWriter:
     """
 
     def __init__(self, key: RequestKey, aad: str, directory: Path, inline_limit: int = INLINE_LIMIT) -> None:
-        """``aad`` names the place, e.g. ``<request>/<ordinal>``; ``directory`` is used beyond ``inline_limit``."""
+        """``aad`` names the ``place``; ``directory`` is used beyond ``inline_limit``."""
         self._spool = Spool(directory, inline_limit)
         self._sealed = SealingWriter(self._spool, key, aad)
         self._zlib = zlib.compressobj(_LEVEL)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from connectors import contract
 from orchestrator import logs
-from orchestrator.artifacts.records import Artifact, ArtifactWriter
+from orchestrator.artifacts.records import Artifact, ArtifactWriter, place
 from orchestrator.artifacts.spool import Stored, remove_stored
 from orchestrator.core import events as ev
 from orchestrator.core.model import NEVER, System
@@ -160,8 +160,9 @@ class Execute:
 
     def _call(self, system: System, action: Action, batch: Sequence[_Item]) -> Iterator[Happening]:
         """The connector's results as happenings, one for each item, as they come."""
-        open_items = {item.task.key: item for item in batch}
-        call = _Call(self._artifacts, {item.task.key: item.opened for item in batch})
+        items = {item.task.key: item for item in batch}
+        call = _Call(self._artifacts, items)
+        open_items = dict(items)
         scrub = results.Scrub(i for item in batch for i in item.opened.identities)
         connector = self._connectors[system.name]
         try:
@@ -225,8 +226,8 @@ class Execute:
 class _Call:
     """What a connector is lent for one call: the time, and sinks."""
 
-    def __init__(self, directory: Path, opened: Mapping[str, Opened]) -> None:
-        self._directory, self._opened = directory, opened
+    def __init__(self, directory: Path, items: Mapping[str, _Item]) -> None:
+        self._directory, self._items = directory, items
         self._writers: dict[str, ArtifactWriter] = {}
         self._deposits: dict[str, Artifact] = {}
 
@@ -236,11 +237,17 @@ class _Call:
 
     def sink(self, task: contract.Task) -> contract.Sink:
         if task.key not in self._writers:
-            self._writers[task.key] = ArtifactWriter(self._opened[task.key].key, task.key, self._directory)
+            self._writers[task.key] = ArtifactWriter(self.key(task), self.place(task), self._directory)
         return self._writers[task.key]
 
     def key(self, task: contract.Task) -> RequestKey:
-        return self._opened[task.key].key
+        return self._items[task.key].opened.key
+
+    def request(self, task: contract.Task) -> UUID:
+        return self._items[task.key].claimed.request
+
+    def place(self, task: contract.Task) -> str:
+        return place(self.request(task), self._items[task.key].claimed.step.ordinal)
 
     def deposit(self, task: contract.Task, stored: Stored, counts: Mapping[str, int]) -> None:
         self._deposits[task.key] = Artifact(stored, counts)
@@ -273,7 +280,7 @@ class _Call:
 def _task(one: Claimed, facts: Opened) -> contract.Task:
     step = one.step
     return contract.Task(
-        key=f"{one.request}/{step.ordinal}",
+        key=f"{facts.effects}/{step.ordinal}",
         action=contract.Action(step.action),
         identities=tuple(contract.Identity(i.type, i.value, i.format) for i in facts.identities),
         categories=facts.categories,

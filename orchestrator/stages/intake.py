@@ -26,10 +26,10 @@ from orchestrator.privacy.audit import GENESIS
 from orchestrator.privacy.ledger import Ledger
 from orchestrator.stages.advance import Advance, Advanced, enqueue, wake_relay
 from orchestrator.stages.answers import Answers
-from orchestrator.stages.ids import new_id
+from orchestrator.stages.ids import effects_key, new_id
 from orchestrator.stages.planning import Planned, Planner
 from orchestrator.stages.quarantine import Quarantine
-from orchestrator.stages.secrets import Secrets
+from orchestrator.stages.secrets import EFFECTS, Secrets
 from orchestrator.store import bulk, runs, tables, turns
 from orchestrator.store.database import Database
 
@@ -165,7 +165,7 @@ class Intake:
         return backs
 
     def _facts(self, request: RightsRequest) -> dict[str, Any]:
-        facts: dict[str, Any] = request.facts()
+        facts: dict[str, Any] = {**request.facts(), EFFECTS: str(effects_key(request.source, request.message_id))}
         categories = self._planner.fides(request.categories)
         if categories is not None:
             facts.setdefault("scope", {})["categories"] = sorted(categories)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 
 from connectors import contract
 from orchestrator.artifacts.package import About, Part, build_package
-from orchestrator.artifacts.records import Artifact
+from orchestrator.artifacts.records import Artifact, place
 from orchestrator.artifacts.spool import Stored
 from orchestrator.core.model import System
 from orchestrator.core.planner import PACKAGER
@@ -27,6 +27,12 @@ class EngineCall(contract.Call, Protocol):
 
     def key(self, task: contract.Task) -> RequestKey:
         """The request's key."""
+
+    def request(self, task: contract.Task) -> UUID:
+        """The request that the task belongs to."""
+
+    def place(self, task: contract.Task) -> str:
+        """What the task's artifact is sealed for."""
 
     def deposit(self, task: contract.Task, stored: Stored, counts: Mapping[str, int]) -> None:
         """Keep what was made as the step's artifact."""
@@ -51,7 +57,7 @@ class Packager(contract.Connector[PackagerConfig]):
     def package_many(self, tasks: Sequence[contract.Task], call: contract.Call) -> contract.Results:
         """One package for each request. A request for which nothing was gathered gets one that says so."""
         engine = cast("EngineCall", call)
-        requests = {UUID(task.key.split("/", maxsplit=1)[0]): task for task in tasks}
+        requests = {engine.request(task): task for task in tasks}
         with self._database.transaction() as tx:
             abouts = _abouts(tx, requests)
             parts = self._parts(tx, requests)
@@ -59,7 +65,7 @@ class Packager(contract.Connector[PackagerConfig]):
         for request, task in requests.items():
             try:
                 key = engine.key(task)
-                package = build_package(parts[request], abouts[request], key, task.key, self._artifacts)
+                package = build_package(parts[request], abouts[request], key, engine.place(task), self._artifacts)
             except (OSError, StoreFull) as error:
                 results[task.key] = contract.Retryable(_words(error))
                 continue
@@ -96,8 +102,8 @@ def to_stored(row: Any) -> Stored:
 
 
 def aad(row: Any) -> str:
-    """The place an artifact was sealed for: the key of the step that made it."""
-    return f"{row.request_id}/{row.ordinal}"
+    """The place an artifact was sealed for: the step that made it."""
+    return place(row.request_id, row.ordinal)
 
 
 def find_package(tx: Connection, request: UUID) -> Any:

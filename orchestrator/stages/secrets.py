@@ -18,6 +18,8 @@ from orchestrator.store import bulk, tables
 
 PAYLOAD = "payload"
 FINDING = "finding"
+EFFECTS = "effects"
+"""Beside a request's facts: what the idempotency keys of its effects begin with."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -29,6 +31,8 @@ class Opened:
     corrections: Mapping[str, str]
     purposes: frozenset[str]
     categories: frozenset[str] | None
+    effects: str
+    """What the idempotency keys of its effects begin with."""
 
 
 class Secrets:
@@ -81,6 +85,7 @@ class Secrets:
             facts.get("corrections", {}),
             frozenset(facts.get("purposes", ())),
             frozenset(categories) if categories else None,
+            facts.get(EFFECTS) or str(row.request_id),  # before there were keys of their own, the id served
         )
 
     def identity_hashes(self, tx: Connection, requests: Sequence[UUID]) -> dict[UUID, list[bytes]]:

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.errors import Refusal
 from orchestrator.stages.planning import Planner
 from tests.support.scripted import system
-from tests.support.worlds import MakeWorld, delivery
+from tests.support.worlds import ONE_STEP, MakeWorld, delivery
 
 
 def test_a_batch_of_messages_becomes_requests_with_their_first_steps_ready(make_world: MakeWorld) -> None:
@@ -143,3 +143,22 @@ def test_a_request_for_which_nothing_can_be_done_closes_at_once_and_says_why(mak
     assert world.resolution(request) == "completed_with_exceptions"
     assert world.told(request) == ["accepted", "completed"]
     assert world.steps(request)["erase@crm"].result["note"] == "crm has no way to erase"
+
+
+def test_a_message_that_comes_again_to_a_database_which_lost_it_asks_the_systems_under_the_same_keys(
+    make_world: MakeWorld,
+) -> None:
+    world = make_world(system("crm"), workflows=[ONE_STEP])
+    message = delivery("erasure", "ada@example.org", message_id="m-1")
+    world.admit(message, delivery("erasure", "bob@example.org", message_id="m-2"))
+    world.work()
+    world.rows("TRUNCATE inbox, request CASCADE")  # what a restore of an older backup comes to
+    world.admit(message)
+    world.work()
+    keys = [
+        [t.key for t in batch if ("ada@example.org") in {i.value for i in t.identities}]
+        for batch in world.connector("crm").calls
+    ]
+    [first], [again] = keys
+    assert first == again
+    assert len(set(world.connector("crm").effects)) == 2, "others have keys of their own"
