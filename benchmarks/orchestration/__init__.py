@@ -1,0 +1,1 @@
+"""Requests of six steps, beside Celery and DBOS."""
