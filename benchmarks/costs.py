@@ -42,10 +42,10 @@ class Costs:
     def lines(self) -> list[str]:
         """For people."""
         cpu = ", ".join(f"{kind} {ms:.2f}" for kind, ms in self.cpu_ms.items())
+        sql = f"{self.statements:.2f} statements, {self.commits:.2f} commits, {self.wal_bytes:,.0f} bytes of WAL"
         return [
             f"CPU ms per request: {sum(self.cpu_ms.values()):.2f} ({cpu})",
-            f"PostgreSQL per request: {self.statements:.2f} statements, {self.commits:.2f} commits, "
-            f"{self.wal_bytes:,.0f} bytes of WAL",
+            f"PostgreSQL per request: {sql}",
             f"messages per request: {self.published:.2f} to the broker, {self.delivered:.2f} from it",
         ]
 
@@ -56,10 +56,7 @@ class Meters:
     def __init__(
         self, processes: Mapping[str, Sequence[int]], database: str = "", rabbitmq: RabbitMQ | None = None
     ) -> None:
-        """``processes``: kind → process ids, children included; ``database``: a libpq URL.
-
-        Statements are counted where ``pg_stat_statements`` is preloaded.
-        """
+        """``processes``: kind → process ids, children included; ``database``: for libpq, on one of ``servers``."""
         self._processes, self._database, self._rabbitmq = processes, database, rabbitmq
 
     def read(self) -> Reading:
@@ -73,17 +70,13 @@ class Meters:
         if not self._database:
             return 0, 0, 0
         with psycopg.connect(self._database, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
             row = connection.execute(
                 "SELECT (SELECT sum(xact_commit)::bigint FROM pg_stat_database WHERE datname = current_database()), "
-                "pg_current_wal_lsn() - '0/0', current_setting('shared_preload_libraries')"
+                "(SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements), pg_current_wal_lsn() - '0/0'"
             ).fetchone()
-            assert row is not None
-            statements = 0
-            if "pg_stat_statements" in row[2]:
-                connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
-                counted = connection.execute("SELECT coalesce(sum(calls), 0) FROM pg_stat_statements").fetchone()
-                statements = int(counted[0]) if counted else 0
-        return int(row[0]), statements, int(row[1])
+        assert row is not None
+        return int(row[0]), int(row[1]), int(row[2])
 
     def _broker(self) -> tuple[int, int]:
         if self._rabbitmq is None:

@@ -21,6 +21,7 @@ POSTGRES = {
     "max_wal_size": "8GB",
     "checkpoint_timeout": "15min",
     "random_page_cost": "1.1",
+    "shared_preload_libraries": "pg_stat_statements",
 }
 """What a careful operator sets on a machine of its size; durable."""
 IN_WORDS = ", ".join(f"{name} {value}" for name, value in POSTGRES.items())

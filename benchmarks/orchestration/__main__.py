@@ -23,14 +23,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="worker processes")
     parser.add_argument("--processes", type=int, default=2, help="children of each worker")
     parser.add_argument("--batch", type=int, default=1000, help="steps of a claim, messages of an admission")
-    parser.add_argument("--statements", action="store_true", help="count statements too; costs PostgreSQL a little")
     parser.add_argument("--keep", type=Path, help="an empty folder for files and logs")
     given = parser.parse_args()
     size = Size(given.requests, given.intakes, given.workers, given.processes, given.batch)
-    preload = {"shared_preload_libraries": "pg_stat_statements"} if given.statements else {}
     with ExitStack() as stack:
         folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="habeas-orchestration-")))
-        on = stack.enter_context(servers(**preload))
+        on = stack.enter_context(servers())
         print(size.in_words())
         for number in range(given.rounds):
             found = measure(folder / f"round{number}", on, f"round{number}", size)

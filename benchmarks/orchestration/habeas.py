@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from benchmarks.costs import Costs, Meters, between
-from benchmarks.figures import WrongResult
+from benchmarks.programs import Program, running
 from benchmarks.servers import Servers
 from orchestrator.broker import topology
 from orchestrator.privacy.vault import MasterKeys
@@ -27,6 +23,8 @@ SECRET = "whsec_YmVuY2htYXJrLWJlbmNobWFyay1iZW5jaG1hcms="
 ANSWERS = "whsec_YW5zd2Vycy1hbnN3ZXJzLWFuc3dlcnMtYW5zd2Vycw=="
 STEPS = 6
 """Of each request."""
+WARM_UP = 500
+"""Requests before anything is measured: connections are made, plans and caches warm."""
 WORKFLOW = """
 workflow: erasure
 version: 1
@@ -149,59 +147,19 @@ def meters(deployment: Deployment, on: Servers, sender: int) -> Meters:
     return Meters(kinds, topology.libpq(deployment.environment["HABEAS_DATABASE_URL"]), on.rabbitmq)
 
 
-class Sender:
+def sending(deployment: Deployment) -> AbstractContextManager[Program]:
     """The upstream service's process."""
-
-    def __init__(self, deployment: Deployment, requests: int) -> None:
-        """Starts it; it connects when first told to do something."""
-        command = [sys.executable, "-m", "benchmarks.orchestration.sender"]
-        command += ["--requests", str(requests), "--steps", str(STEPS)]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=deployment.environment)
-
-    def tell(self, word: str) -> None:
-        """Have it begin: ``warm``, ``go`` or ``one``."""
-        assert self.process.stdin is not None
-        print(word, file=self.process.stdin, flush=True)
-
-    def hear(self) -> Mapping[str, Any]:
-        """What it found. Raises ``WrongResult``."""
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise WrongResult("the sender ended")
-        found: Mapping[str, Any] = json.loads(line)
-        if found["wrong"]:
-            raise WrongResult(f"Habeas: {found['wrong']}")
-        return found
-
-    def close(self) -> None:
-        """End it."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait(60)
-
-
-@contextmanager
-def sending(deployment: Deployment, requests: int) -> Iterator[Sender]:
-    """A sender for the length of a measurement."""
-    sender = Sender(deployment, requests)
-    try:
-        yield sender
-    finally:
-        sender.process.kill()
-        sender.process.wait()
+    log = deployment.directory / "sender.log"
+    return running("benchmarks.orchestration.sender", environment=deployment.environment, log=log)
 
 
 def measure(folder: Path, on: Servers, name: str, size: Size) -> Measured:
     """Run it once, warmed up. Raises ``WrongResult`` unless every request completed, with all its steps."""
-    with deployed(folder, on, name, size) as deployment, sending(deployment, size.requests) as sender:
+    with deployed(folder, on, name, size) as deployment, sending(deployment) as sender:
         start(deployment, size)
-        sender.tell("warm")
-        sender.hear()
+        sender.ask("many", min(WARM_UP, size.requests), STEPS)
         reading = meters(deployment, on, sender.process.pid)
         before = reading.read()
-        sender.tell("go")
-        found = sender.hear()
+        found = sender.ask("many", size.requests, STEPS)
         after = reading.read()
         return Measured(size.requests, found["seconds"], found["published"], between(before, after, size.requests))

@@ -1,19 +1,18 @@
 """The upstream service: a process that publishes requests and waits for their completion events.
 
-It says ``ready`` when it has warmed the system up; told ``go``, it measures once and prints what it found as JSON.
+It answers to ``many N STEPS`` and ``one N STEPS``; each request must report that many steps.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from uuid import uuid4
 
+from benchmarks.programs import Found, answer
 from orchestrator.core.vocabulary import EventKind
 from orchestrator.publish import Answer, Options, Publisher
 
@@ -58,14 +57,14 @@ class Waiting:
             self.early.add(answer.message_id)
 
 
-def run(publisher: Publisher, requests: int, steps: int) -> dict[str, object]:
+def many(publisher: Publisher, requests: int, steps: int) -> Found:
     """Publish that many; how long until the last one's completion was received."""
     waiting = Waiting(steps)
     cpu, began = time.process_time(), time.perf_counter()
     for start in range(0, requests, CHUNK):
         waiting.asked(publisher.request_many("erasure", people(min(CHUNK, requests - start))))
-        for answer in publisher.answers(timeout=0):
-            waiting.hear(answer)
+        for said in publisher.answers(timeout=0):
+            waiting.hear(said)
     published = time.perf_counter() - began
     _await(publisher, waiting)
     seconds = time.perf_counter() - began
@@ -77,14 +76,14 @@ def run(publisher: Publisher, requests: int, steps: int) -> dict[str, object]:
 def _await(publisher: Publisher, waiting: Waiting) -> None:
     until = time.monotonic() + PATIENCE
     while waiting.open and time.monotonic() < until:
-        for answer in publisher.answers(timeout=1):
-            waiting.hear(answer)
+        for said in publisher.answers(timeout=1):
+            waiting.hear(said)
             until = time.monotonic() + PATIENCE
             if not waiting.open:
                 break
 
 
-def one_by_one(publisher: Publisher, requests: int, steps: int) -> dict[str, object]:
+def one_by_one(publisher: Publisher, requests: int, steps: int) -> Found:
     """One request at a time; milliseconds from before its publishing until its completion was received."""
     times, wrong = [], []
     for options in people(requests):
@@ -98,20 +97,17 @@ def one_by_one(publisher: Publisher, requests: int, steps: int) -> dict[str, obj
 
 
 def main() -> None:
-    """Warm up, wait to be told, measure; once for each line ``go`` or ``one``."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, required=True)
-    parser.add_argument("--steps", type=int, required=True, help="of each request")
-    given = parser.parse_args()
-    secret, answers = os.environ["BENCHMARK_SECRET"], os.environ["HABEAS_EVENT_SECRET"]
+    """Do what is told."""
     url, source = os.environ["HABEAS_BROKER_URL"], os.environ["BENCHMARK_SOURCE"]
     with Publisher(
-        url, source=source, secret=secret, replies="benchmark_answers", answer_secrets=[answers], timeout=60
+        url,
+        source=source,
+        secret=os.environ["BENCHMARK_SECRET"],
+        replies="benchmark_answers",
+        answer_secrets=[os.environ["HABEAS_EVENT_SECRET"]],
+        timeout=60,
     ) as publisher:
-        for line in sys.stdin:
-            measure = one_by_one if line.strip() == "one" else run
-            requests = 100 if line.strip() == "warm" else given.requests
-            print(json.dumps(measure(publisher, requests, given.steps)), flush=True)
+        answer({"many": partial(many, publisher), "one": partial(one_by_one, publisher)})
 
 
 if __name__ == "__main__":
