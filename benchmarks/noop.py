@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from connectors.contract import Call, Connector, ConnectorConfig, Done, Identity, Outcome, Results, Task
+from connectors.contract import Action, Call, Connector, ConnectorConfig, Done, Identity, Outcome, Results, Task
 
 
 class NoopConfig(ConnectorConfig):
@@ -21,10 +21,10 @@ class Noop(Connector[NoopConfig]):
     Config = NoopConfig
     batch = 1000
 
-    def supports(self) -> frozenset:  # type: ignore[type-arg]
+    def supports(self) -> frozenset[Action]:
         """Discovery only where something is configured to be found."""
         actions = self.actions()
-        return actions if self.config.discovers else actions - {"discover"}
+        return actions if self.config.discovers else actions - {Action.DISCOVER}
 
     def categories(self) -> frozenset[str]:
         """As configured."""
@@ -44,5 +44,11 @@ class Noop(Connector[NoopConfig]):
         return {t.key: Done(Outcome.EXECUTED, found=(Identity(kind, f"u-{t.key}"),)) for t in tasks}
 
     def erase_many(self, tasks: Sequence[Task], _call: Call) -> Results:
-        """Nothing, successfully."""
-        return {t.key: Done(Outcome.EXECUTED, counts={"rows": 1}) for t in tasks}
+        """Nothing, successfully; for people found the way that was configured."""
+        known = {t.key: bool(self.config.identified_by & {i.type for i in t.identities}) for t in tasks}
+        done, unknown = Done(Outcome.EXECUTED, counts={"rows": 1}), Done(Outcome.NO_MATCH)
+        return {key: done if found else unknown for key, found in known.items()}
+
+    def verify_many(self, tasks: Sequence[Task], _call: Call) -> Results:
+        """Looks nowhere, and finds all well."""
+        return {t.key: Done(Outcome.VERIFIED) for t in tasks}

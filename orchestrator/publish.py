@@ -20,13 +20,14 @@ from __future__ import annotations
 import json
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 import amqp
 from kombu.connection import Connection
@@ -35,10 +36,11 @@ from kombu.exceptions import KombuError
 from kombu.message import Message
 from kombu.messaging import Consumer, Producer
 
-from orchestrator.core.model import Identity
-from orchestrator.core.vocabulary import IdentityType, Right
+from orchestrator.confirms import Window
+from orchestrator.core.vocabulary import Right
 from orchestrator.errors import Unavailable
 from orchestrator.messages.answers import Answer, read_answer
+from orchestrator.messages.asking import Details, Options, body_of, stamp
 from orchestrator.messages.body import validate
 from orchestrator.messages.names import (
     INTAKE_ARGUMENTS,
@@ -48,7 +50,6 @@ from orchestrator.messages.names import (
     REQUESTS_EXCHANGE,
 )
 from orchestrator.messages.signing import Secret, sign
-from orchestrator.messages.strictjson import Json
 
 __all__ = ["Answer", "Details", "Options", "Publisher"]
 
@@ -60,41 +61,10 @@ PGMQ_OPTIONS: Mapping[str, object] = {
 }
 """Transport options of the embedded broker."""
 
-_IDENTITY_WORDS = tuple(kind.value for kind in IdentityType)
+WINDOW = 500
+"""Requests that are on their way before their confirmations are awaited."""
 _log = logging.getLogger("habeas.publisher")
 _T = TypeVar("_T")
-
-
-class Details(TypedDict, total=False):
-    """What may be said beside the person: the fields of ``habeas.request.v1``."""
-
-    regulation: str
-    verification: Mapping[str, str]
-    """``{"method": "login", "verified_at": "2026-…Z"}``, and ``verified_by``, ``evidence``."""
-    corrections: Mapping[str, str]
-    purposes: Iterable[str]
-    systems: Iterable[str]
-    categories: Iterable[str]
-    submitted_at: datetime
-    requested_by: str
-    locale: str
-    message_id: str
-    """Give the same again to repeat a request safely; a new UUID when left out."""
-    correlation_id: str
-    """Comes back with every answer; the message id when left out."""
-
-
-class Options(Details, total=False):
-    """The person by the usual identities, and what else may be said."""
-
-    email: str
-    user_id: str
-    phone: str
-    device_id: str
-    ip: str
-    stripe_customer_id: str
-    identities: Iterable[Identity]
-    """Further ones: several of a type, hashed ones, ``custom:…``."""
 
 
 class Publisher:
@@ -129,6 +99,7 @@ class Publisher:
         self._timeout = timeout
         self._connection: Connection | None = None
         self._producer: Producer | None = None
+        self._window: Window | None = None
         self._consumer: Consumer | None = None
         self._arrived: list[tuple[Answer, Message | None]] = []
 
@@ -154,8 +125,45 @@ class Publisher:
         Raises ``RefusedMessage`` (see its ``faults``) before anything is sent, and ``Unavailable`` when the broker did
         not confirm: it may have arrived all the same, so repeat it with the same ``message_id``.
         """
+        message_id, publishing = self._message(right, options)
+
+        def publish() -> None:
+            self._connect()
+            if self._producer is None:
+                raise Unavailable
+            self._producer.publish(**publishing, timeout=self._timeout, confirm_timeout=self._timeout)
+
+        # Once more on a fresh connection: it may have been cut while idle, and Habeas takes a message once.
+        self._guard(publish, attempts=2)
+        return message_id
+
+    def request_many(self, right: Right | str, requests: Iterable[Options]) -> list[str]:
+        """Publish many requests, whose confirmations are awaited ``WINDOW`` at a time; gives their message ids.
+
+        Raises as ``request`` does; those of earlier windows were published then, so give each its own ``message_id``
+        and repeat them all.
+        """
+        ids: list[str] = []
+        coming = iter(requests)
+        while messages := [self._message(right, options) for options in islice(coming, WINDOW)]:
+            self._guard(partial(self._publish_window, [publishing for _, publishing in messages]), attempts=2)
+            ids += [message_id for message_id, _ in messages]
+        return ids
+
+    def _publish_window(self, messages: Sequence[Mapping[str, Any]]) -> None:
+        self._connect()
+        if self._connection is None:
+            raise Unavailable
+        if self._window is None:
+            self._window = Window(self._connection.channel(), confirms=not self._pgmq)
+        for publishing in messages:
+            self._window.publish(**publishing)
+        self._window.await_all(self._timeout)
+
+    def _message(self, right: Right | str, options: Options) -> tuple[str, dict[str, Any]]:
+        """The message id of a request, and what the driver is to publish. Raises ``RefusedMessage``."""
         message_id = options.get("message_id") or str(uuid.uuid4())
-        data = _body(right, options)
+        data = body_of(right, options)
         validate(data)
         now = datetime.now(UTC)
         event = {
@@ -163,36 +171,24 @@ class Publisher:
             "id": message_id,
             "source": self._source,
             "type": REQUEST_TYPE,
-            "time": _stamp(now),
+            "time": stamp(now),
             "datacontenttype": "application/json",
             "data": data,
         }
         body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
-        headers = sign(body, message_id, now, self._secrets) if self._secrets else {}
-        correlation_id = options.get("correlation_id") or message_id
-
-        def publish() -> None:
-            self._connect()
-            if self._producer is None:
-                raise Unavailable
-            self._producer.publish(
-                body,
-                routing_key=str(right),
-                headers=headers,
-                content_type="application/cloudevents+json",
-                content_encoding="utf-8",
-                delivery_mode=2,
-                message_id=message_id,
-                correlation_id=correlation_id,
-                reply_to=self.reply_queue,
-                mandatory=not self._pgmq,  # an unroutable message comes back as an error instead of vanishing
-                timeout=self._timeout,
-                confirm_timeout=self._timeout,
-            )
-
-        # Once more on a fresh connection: it may have been cut while idle, and Habeas takes a message once.
-        self._guard(publish, attempts=2)
-        return message_id
+        return message_id, {
+            "body": body,
+            "exchange": REQUESTS_EXCHANGE,
+            "routing_key": str(right),
+            "headers": sign(body, message_id, now, self._secrets) if self._secrets else {},
+            "content_type": "application/cloudevents+json",
+            "content_encoding": "utf-8",
+            "delivery_mode": 2,
+            "message_id": message_id,
+            "correlation_id": options.get("correlation_id") or message_id,
+            "reply_to": self.reply_queue,
+            "mandatory": not self._pgmq,  # an unroutable message comes back as an error instead of vanishing
+        }
 
     def access(self, **options: Unpack[Options]) -> str:
         """Ask for a copy of the person's data."""
@@ -330,7 +326,8 @@ class Publisher:
         return (psycopg.Error, psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed)
 
     def _drop(self) -> None:
-        connection, self._connection, self._producer, self._consumer = self._connection, None, None, None
+        connection, self._connection = self._connection, None
+        self._producer, self._window, self._consumer = None, None, None
         # Unacknowledged answers are delivered again; those without a message are acknowledged and kept.
         self._arrived = [(answer, message) for answer, message in self._arrived if message is None]
         if connection is None:
@@ -342,28 +339,3 @@ class Publisher:
             # kombu leaves the pool of a connection that never came about, which would go on trying for ever.
             with suppress(Exception):
                 transport.close_connection(None)
-
-
-def _body(right: Right | str, options: Options) -> Json:
-    said: Mapping[str, Any] = options
-    people = [Identity(word, said[word]) for word in _IDENTITY_WORDS if word in said]
-    people += options.get("identities", ())
-    submitted = options.get("submitted_at")
-    scope = {name: [*said[name]] for name in ("systems", "categories") if name in said}
-    fields: dict[str, Any] = {
-        "right": str(right),
-        "subject": {"identities": [{"type": i.type, "value": i.value, "format": i.format} for i in people]},
-        "regulation": options.get("regulation"),
-        "verification": dict(options["verification"]) if "verification" in options else None,
-        "corrections": dict(options["corrections"]) if "corrections" in options else None,
-        "purposes": [*options["purposes"]] if "purposes" in options else None,
-        "scope": scope or None,
-        "submitted_at": _stamp(submitted) if submitted else None,
-        "requested_by": options.get("requested_by"),
-        "locale": options.get("locale"),
-    }
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _stamp(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -115,6 +115,24 @@ def test_all_six_rights_can_be_asked_for(broker):
         assert {request.right for request in taken(broker, 6)} == set(Right)
 
 
+def test_many_requests_published_at_once_arrive_in_order_under_their_own_ids(broker):
+    people = [{"email": f"p{n}@people.example"} for n in range(1200)]  # three windows
+    with Publisher(broker, source="urn:shop", secret=SECRET) as habeas:
+        ids = habeas.request_many(Right.ERASURE, people)
+        alone = habeas.erase(email="last@people.example")
+    found = taken(broker, 1201)
+    assert [r.message_id for r in found] == [*ids, alone]
+    assert [r.identities[0].value for r in found[:-1]] == [p["email"] for p in people]
+
+
+def test_a_window_survives_a_connection_that_was_cut_while_idle(rabbitmq_vhost):
+    with Publisher(rabbitmq_vhost, source="urn:shop", secret=SECRET) as habeas:
+        first = habeas.request_many(Right.ERASURE, [{"email": "a@people.example"}])
+        habeas._connection.connection.sock.close()
+        second = habeas.request_many(Right.ERASURE, [{"email": "b@people.example"}])
+    assert [r.message_id for r in taken(rabbitmq_vhost, 2)] == [*first, *second]
+
+
 def test_the_final_answer_is_waited_for_and_the_others_are_kept(broker):
     with Publisher(broker, source="urn:shop", secret=SECRET) as habeas:
         first = habeas.erase(email="ada@example.org")

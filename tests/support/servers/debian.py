@@ -19,6 +19,7 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 PROGRAMS = {
     "rabbitmq-server": Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
     "mariadb-server": Path("/usr/sbin/mariadbd"),
+    "redis-server": Path("/usr/bin/redis-server"),
 }
 """Package → a program by which we know it is there."""
 
