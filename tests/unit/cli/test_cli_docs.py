@@ -45,7 +45,7 @@ def test_every_command_gives_json_and_says_what_it_does(name, command):
     assert all(p.help for p in command.params if isinstance(p, click.Option)), name
 
 
-@pytest.mark.parametrize(("name", "command"), docs.commands(cli))
+@pytest.mark.parametrize(("name", "command"), list(docs.commands(cli)))
 def test_the_list_of_commands_says_what_a_command_says_itself(name, command):
     assert command.name == name
     assert cli.commands[name].get_short_help_str(1000) == command.get_short_help_str(1000)
