@@ -1,4 +1,4 @@
-"""What the commands share: common options, identities to type, a line in the log for what an operator did."""
+"""What the commands share: common options, identities to type."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import Any, TypeVar
 
 import click
 
-from orchestrator import logs
 from orchestrator.core.model import Identity
 from orchestrator.core.vocabulary import IdentityType
 from orchestrator.messages.identities import normalise
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_log = logs.get("cli")
 
 
 # Options. -----------------------------------------------------------------------------------------------------------
@@ -100,8 +98,3 @@ def pair(option: str, text: str) -> tuple[str, str]:
     if not equals or not name.strip():
         raise click.UsageError(f"{option}: write NAME=VALUE")
     return name.strip(), value
-
-
-def acted(what: str, actor: str, **facts: Any) -> None:
-    """Log what an operator did."""
-    _log.info("operator.acted", act=what, actor=actor, **facts)

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from orchestrator import logs, settings
+from orchestrator import settings
+from orchestrator.cli import quiet
 from orchestrator.settings import Settings
 from orchestrator.store import queries
 from orchestrator.store.database import Database
@@ -20,7 +21,7 @@ def connected(name: str = "habeas cli") -> Iterator[tuple[Settings, Database]]:
 
     What is logged meanwhile goes to standard error, from warnings up.
     """
-    logs.configure("console", "WARNING")
+    quiet.listen()
     known = settings.read()
     database = Database(known.database_url.get_secret_value(), pool=known.database_pool, name=name)
     try:

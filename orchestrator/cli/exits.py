@@ -53,7 +53,7 @@ def guarded(act: Callable[[], Any]) -> Any:
     """Do something; an error of ours leaves as a ``Failed``."""
     try:
         return act()
-    except click.ClickException:
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except BrokenPipeError:
         raise SystemExit(int(Exit.OK)) from None  # whoever read our output has read enough

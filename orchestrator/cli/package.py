@@ -13,9 +13,9 @@ import click
 from orchestrator.artifacts.package import open_package, verify_package
 from orchestrator.artifacts.stream import chunks
 from orchestrator.cli import output
-from orchestrator.cli.common import acted, actor_option, json_option, request_argument
+from orchestrator.cli.common import actor_option, json_option, request_argument
 from orchestrator.cli.connect import find
-from orchestrator.cli.engine import opened
+from orchestrator.cli.engine import acted, opened
 from orchestrator.cli.exits import Failed
 from orchestrator.core.commands import Record
 from orchestrator.stages.package import aad, find_package, to_stored

@@ -11,8 +11,8 @@ from kombu import Producer
 
 from orchestrator.broker import topology
 from orchestrator.cli import output
-from orchestrator.cli.common import acted, actor_option, json_option
-from orchestrator.cli.engine import opened
+from orchestrator.cli.common import actor_option, json_option
+from orchestrator.cli.engine import acted, opened
 from orchestrator.cli.exits import Group
 from orchestrator.core.commands import Record
 from orchestrator.errors import NotFound, Refusal
