@@ -16,7 +16,7 @@ demo: setup ## run the demo shop end to end; KEEP=1 leaves it running
 	$(BIN)/habeas demo $(if $(KEEP),--keep)
 
 test: lint ## check and test everything, on real servers; ARGS="-k words" narrows it
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup ## formatting, lint, types and import rules
 	$(BIN)/ruff format --check .

@@ -241,6 +241,15 @@ def _redact_event(_logger: object, _method: str, event: _Event) -> _Event:
     return {**{key: value for key, value in event.items() if key.startswith("_")}, **clean}
 
 
+def _exception_as_text(_logger: object, _method: str, event: _Event) -> _Event:
+    """For people, below the line: an error, then where it came from, innermost last; then what caused it."""
+    frames = event.get("exception")
+    if isinstance(frames, list):
+        lines = [line for frame in frames for line in (frame["error"], *(f"  at {place}" for place in frame["at"]))]
+        event["exception"] = "\n".join(lines)
+    return event
+
+
 def _from_library(_logger: object, _method: str, event: _Event) -> _Event:
     """A library's line is text of its own making: it moves to ``message``, and the event's name is ``library``."""
     event["message"] = str(event.get("event", ""))
@@ -276,6 +285,7 @@ def configure(
         _explain_exception,
         _redact_event,
         structlog.processors.TimeStamper(fmt="iso", utc=True),  # after redaction, which it needs not pass
+        *([_exception_as_text] if style == "console" else []),
         renderer,
     ]
     structlog.configure(

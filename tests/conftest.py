@@ -29,6 +29,15 @@ from tests.support.servers.reaper import Reaper, end, note, note_postgres
 from tests.support.servers.shared import once
 
 REAPER = pytest.StashKey[Reaper]()
+LONGEST = (
+    "tests/acceptance/soak/",
+    "tests/acceptance/test_many_and_faults.py",
+    "tests/acceptance/faults/",
+    "tests/acceptance/",
+    "tests/docs/",
+    "tests/benchmarks/",
+)
+"""Where tests take longest, most of all first: they start first, so that a run does not end with one alone at work."""
 FAST = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
 """Test servers survive ``kill -9``, not a power cut."""
 
@@ -53,6 +62,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker where the run's servers live."""
     node.workerinput["servers"] = str(node.config.stash[REAPER].folder)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(
+        key=lambda item: next((n for n, place in enumerate(LONGEST) if item.nodeid.startswith(place)), len(LONGEST))
+    )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli import output
-from orchestrator.cli.common import json_option, opened
+from orchestrator.cli.common import json_option
+from orchestrator.cli.connect import find
+from orchestrator.cli.engine import opened
 from orchestrator.cli.exits import Exit, Group
 from orchestrator.errors import ConfigurationError
 from orchestrator.privacy.audit import public_keys
 from orchestrator.runtime import Runtime
-from orchestrator.store import queries, trail
+from orchestrator.store import trail
 
 SHOWN = 100
 """Broken chains that are listed one by one; the rest is counted."""
@@ -37,7 +39,7 @@ def verify(request: str | None, message: bool, all_: bool, as_json: bool) -> Non
         with runtime.database.transaction() as tx:
             id_ = None
             if request is not None:
-                id_ = queries.find_message(tx, request) if message else queries.find(tx, request)
+                id_ = find(tx, request, message=message)
             for verdict in trail.verify(tx, id_):
                 chains, entries = chains + 1, entries + verdict.entries
                 if verdict.fault:

@@ -1,44 +1,19 @@
-"""What the commands share: a runtime, common options, doorbells after an operator's act, identities to type."""
+"""What the commands share: common options, identities to type."""
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
-from uuid import UUID
 
 import click
 
-from orchestrator import logs, settings
-from orchestrator.broker import topology
-from orchestrator.broker.bell import CeleryBell
-from orchestrator.broker.celery_app import make_app
 from orchestrator.core.model import Identity
 from orchestrator.core.vocabulary import IdentityType
 from orchestrator.messages.identities import normalise
-from orchestrator.runtime import Runtime
-from orchestrator.store import queries
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-_log = logs.get("cli")
-
-
-def runtime_for(name: str) -> Runtime:
-    """A runtime from the environment. Raises ``ConfigurationError``."""
-    return Runtime(settings.read(), name)
-
-
-@contextlib.contextmanager
-def opened(name: str = "habeas cli") -> Iterator[Runtime]:
-    """A runtime for the length of one command; what is logged meanwhile goes to standard error, from warnings up."""
-    logs.configure("console", "WARNING")
-    runtime = runtime_for(name)
-    try:
-        yield runtime
-    finally:
-        runtime.close()
 
 
 # Options. -----------------------------------------------------------------------------------------------------------
@@ -123,32 +98,3 @@ def pair(option: str, text: str) -> tuple[str, str]:
     if not equals or not name.strip():
         raise click.UsageError(f"{option}: write NAME=VALUE")
     return name.strip(), value
-
-
-# Requests and doorbells. --------------------------------------------------------------------------------------------
-
-
-def found(runtime: Runtime, request: str, *, message: bool = False) -> UUID:
-    """The request that is meant. Raises ``NotFound`` or ``Conflict``."""
-    with runtime.database.transaction() as tx:
-        return queries.find_message(tx, request) if message else queries.find(tx, request)
-
-
-def ring(runtime: Runtime, rings: Mapping[str, int]) -> bool:
-    """Ring for what became ready. Without a broker that is the clock's to do; says whether it was done."""
-    systems = {name: n for name, n in rings.items() if n}
-    if not systems:
-        return True
-    try:
-        with topology.connect(runtime.settings, "cli") as connection:
-            connection.connect()
-    except topology.AWAY:
-        click.echo("the broker does not answer; the clock rings for the work when it is back", err=True)
-        return False
-    CeleryBell(make_app(runtime.settings, systems)).ring(systems)
-    return True
-
-
-def acted(what: str, actor: str, **facts: Any) -> None:
-    """Log what an operator did."""
-    _log.info("operator.acted", act=what, actor=actor, **facts)

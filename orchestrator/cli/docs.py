@@ -82,11 +82,20 @@ def _cli() -> str:
 def _helps() -> Iterator[tuple[str, str]]:
     """Name and help of every command, the whole first."""
     yield "habeas", _help(cli, "habeas")
-    for name, command in cli.commands.items():
+    for name, command in commands(cli):
         yield f"habeas {name}", _help(command, f"habeas {name}")
         if isinstance(command, click.Group):
-            for sub, inner in command.commands.items():
+            for sub, inner in commands(command):
                 yield f"habeas {name} {sub}", _help(inner, f"habeas {name} {sub}")
+
+
+def commands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """The commands of a group, by name, in the order of its help."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if command is not None:
+            yield name, command
 
 
 def _help(command: click.Command, name: str) -> str:

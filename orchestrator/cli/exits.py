@@ -7,11 +7,6 @@ from enum import IntEnum
 from typing import IO, Any
 
 import click
-from psycopg import errors as postgres
-from sqlalchemy.exc import ProgrammingError
-
-from orchestrator.broker import topology
-from orchestrator.errors import ConfigurationError, HabeasError, Unavailable
 
 
 class Exit(IntEnum):
@@ -42,23 +37,6 @@ class Failed(click.ClickException):
         click.echo(f"habeas: {self.message}", err=file is None, file=file)
 
 
-def failure(error: Exception) -> Failed | None:
-    """How an error is shown and what the exit code is; ``None`` for a defect, which keeps its traceback."""
-    if isinstance(error, ConfigurationError):
-        return Failed(str(error), Exit.CONFIGURATION)
-    if isinstance(error, Unavailable):
-        return Failed(str(error), Exit.UNAVAILABLE)
-    if isinstance(error, HabeasError):
-        return Failed(str(error))
-    if isinstance(error, ProgrammingError) and isinstance(
-        error.orig, postgres.UndefinedTable | postgres.UndefinedColumn
-    ):
-        return Failed("the database does not have this version's schema; run: habeas migrate", Exit.CONFIGURATION)
-    if isinstance(error, topology.AWAY):
-        return Failed(f"the broker does not answer ({type(error).__name__})", Exit.UNAVAILABLE)
-    return None
-
-
 class Group(click.Group):
     """A command group that turns errors into exit codes, and lists its commands as they were added."""
 
@@ -75,11 +53,13 @@ def guarded(act: Callable[[], Any]) -> Any:
     """Do something; an error of ours leaves as a ``Failed``."""
     try:
         return act()
-    except click.ClickException:
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except BrokenPipeError:
         raise SystemExit(int(Exit.OK)) from None  # whoever read our output has read enough
     except Exception as error:
+        from orchestrator.cli.failures import failure  # noqa: PLC0415 - it costs more than most commands that go well
+
         failed = failure(error)
         if failed is None:
             raise

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from orchestrator.cli import output
-from orchestrator.cli.common import acted, actor_option, identities, identity_options, json_option, opened
+from orchestrator.cli.common import actor_option, identities, identity_options, json_option
+from orchestrator.cli.engine import acted, opened
 from orchestrator.cli.exits import Group
 from orchestrator.core.commands import Record
 from orchestrator.errors import NotFound

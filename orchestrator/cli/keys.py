@@ -1,19 +1,16 @@
-"""``habeas new-key`` and ``habeas version``."""
+"""``habeas new-key``."""
 
 from __future__ import annotations
 
 import base64
-import platform
 import secrets
 from datetime import UTC, datetime
-from importlib import metadata
 
 import click
 
 from orchestrator.cli import output
 from orchestrator.cli.common import json_option
 from orchestrator.privacy.vault import KEY_BYTES, MasterKeys
-from orchestrator.store import migrate
 
 
 @click.command(name="new-key")
@@ -33,14 +30,3 @@ def new_key(signing: bool, name: str | None, as_json: bool) -> None:
         output.emit({"key": made})
     else:
         click.echo(made)
-
-
-@click.command()
-@json_option
-def version(as_json: bool) -> None:
-    """Print the version, and the schema it needs."""
-    facts = {"habeas": metadata.version("habeas"), "schema": migrate.head(), "python": platform.python_version()}
-    if as_json:
-        output.emit(facts)
-    else:
-        click.echo(f"habeas {facts['habeas']} (schema {facts['schema']}, Python {facts['python']})")

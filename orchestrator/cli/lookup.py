@@ -1,26 +1,22 @@
-"""``habeas list``, ``habeas show``, ``habeas why``: what is there, what was done, what is waited for."""
+"""``habeas list``, ``habeas show``: what is there, what was done."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import click
 from rich.console import Group, RenderableType
 from rich.text import Text
-from sqlalchemy import Connection
 
 from orchestrator.cli import output
-from orchestrator.cli.common import json_option, opened, request_argument
-from orchestrator.core import why as reasons
-from orchestrator.core.model import NEVER, Step, System
+from orchestrator.cli.common import json_option, request_argument
+from orchestrator.cli.connect import connected, find
+from orchestrator.core.model import NEVER, Step
 from orchestrator.core.report import result_facts
 from orchestrator.core.vocabulary import Right, StepState
-from orchestrator.errors import ConfigurationError
-from orchestrator.runtime import Runtime
-from orchestrator.stages.answers import package_reference
+from orchestrator.messages.names import package_reference
 from orchestrator.store import figures, queries, trail
 from orchestrator.store.queries import Which
 
@@ -41,7 +37,7 @@ def list_(
     which: str | None, right: str | None, source: str | None, limit: int, after: str | None, as_json: bool
 ) -> None:
     """List requests; newest first unless said otherwise."""
-    with opened() as runtime, runtime.database.transaction() as tx:
+    with connected() as (_, database), database.transaction() as tx:
         kind = Which(which or Which.ALL.value)
         page = queries.requests(tx, kind, right=right, source=source, limit=limit, after=after)
         now = figures.clock(tx)
@@ -90,8 +86,8 @@ def show(request: str, message: bool, audit: bool, as_json: bool) -> None:
 
     REQUEST is an id, or at least the first 8 hex digits of one.
     """
-    with opened() as runtime, runtime.database.transaction() as tx:
-        id_ = queries.find_message(tx, request) if message else queries.find(tx, request)
+    with connected() as (_, database), database.transaction() as tx:
+        id_ = find(tx, request, message=message)
         detail = queries.detail(tx, id_)
         entries = trail.entries(tx, id_) if audit else []
     if as_json:
@@ -208,69 +204,3 @@ def _as_json(detail: queries.Detail) -> dict[str, Any]:
     ]
     row = {k: v for k, v in detail.row._asdict().items() if k not in hidden}
     return {**row, "steps": steps, "package": package}
-
-
-# why ----------------------------------------------------------------------------------------------------------------
-
-
-@click.command()
-@request_argument
-@json_option
-def why(request: str, message: bool, as_json: bool) -> None:
-    """Say why a request is where it is, and what would help."""
-    with opened() as runtime:
-        systems = configured(runtime)
-        with runtime.database.transaction() as tx:
-            id_ = queries.find_message(tx, request) if message else queries.find(tx, request)
-            answer = explain(tx, id_, systems)
-    if as_json:
-        output.emit({"request": id_, **output.plain(answer)})
-        return
-    console = output.console()
-    whole = not console.is_terminal  # in a file or a pipe a line stays a line
-    console.print(Text.assemble((str(id_), "bold"), f": {answer.summary}"), soft_wrap=whole)
-    for reason in answer.reasons:
-        text = Text.assemble(("• ", "bold"), f"step {reason.ordinal} ({reason.step}) {reason.text}")
-        console.print(text, soft_wrap=whole)
-        if reason.help:
-            console.print(Text(f"  → {reason.help}", style="green"), soft_wrap=True)
-    for line in _waiting(answer):
-        console.print(Text(f"  {line}", style="dim"), soft_wrap=whole)
-
-
-def _waiting(answer: reasons.Why) -> list[str]:
-    """A line for each set of steps that wait for the same."""
-    groups: dict[tuple[int, ...], list[reasons.Waiting]] = {}
-    for waiting in answer.waiting:
-        groups.setdefault(waiting.roots, []).append(waiting)
-    names = {r.ordinal: r.step for r in answer.reasons}
-    lines = []
-    for roots, group in groups.items():
-        if len(group) == 1:
-            lines.append(f"step {group[0].ordinal}: {group[0].text}")
-            continue
-        steps = ", ".join(f"{w.ordinal} ({w.step})" for w in group)
-        lines.append(f"steps {steps} wait for " + " and ".join(f"step {n} ({names[n]})" for n in roots))
-    return lines
-
-
-def explain(tx: Connection, request: UUID, systems: dict[str, System]) -> reasons.Why:
-    """Why one request is where it is. Raises ``NotFound``."""
-    detail = queries.detail(tx, request)
-    known = reasons.Known(
-        detail.run,
-        detail.times,
-        queries.system_states(tx, {s.system for s in detail.run.steps}),
-        systems,
-        detail.paused_by,
-        detail.paused_reason,
-    )
-    return reasons.why(known, figures.clock(tx))
-
-
-def configured(runtime: Runtime) -> dict[str, System]:
-    """The systems as defined; none where the definitions' secrets are not at hand: the answer then says less."""
-    try:
-        return dict(runtime.definitions.systems)
-    except ConfigurationError:
-        return {}

@@ -10,7 +10,9 @@ import click
 
 from connectors.desk import Reason
 from orchestrator.cli import output
-from orchestrator.cli.common import acted, actor_option, found, json_option, opened, request_argument, ring
+from orchestrator.cli.common import actor_option, json_option, request_argument
+from orchestrator.cli.doorbell import ring
+from orchestrator.cli.engine import acted, found, opened
 from orchestrator.core.commands import Record
 from orchestrator.core.vocabulary import Failure
 from orchestrator.errors import Conflict, NotFound

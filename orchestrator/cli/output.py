@@ -93,6 +93,14 @@ def emit(value: object) -> None:
     click.echo(json.dumps(plain(value), ensure_ascii=False, indent=2))
 
 
+def tell(pairs: Mapping[str, object], as_json: bool) -> None:
+    """Names and values, for people or as JSON."""
+    if as_json:
+        emit(pairs)
+    else:
+        console().print(facts(pairs.items()))
+
+
 def emit_line(value: object) -> None:
     """JSON on one line, for streams."""
     click.echo(json.dumps(plain(value), ensure_ascii=False))

@@ -22,7 +22,7 @@ from orchestrator.broker.consumer import IntakeConsumer
 from orchestrator.broker.relay import Relay
 from orchestrator.broker.tasks import register
 from orchestrator.broker.worker import PAUSE
-from orchestrator.cli.common import runtime_for
+from orchestrator.cli.engine import runtime_for
 from orchestrator.cli.probe import Probe
 from orchestrator.runtime import Runtime
 from orchestrator.web.health import Health, serve

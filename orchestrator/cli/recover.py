@@ -11,7 +11,8 @@ from typing import TextIO
 import click
 
 from orchestrator.cli import output
-from orchestrator.cli.common import acted, actor_option, json_option, opened
+from orchestrator.cli.common import actor_option, json_option
+from orchestrator.cli.engine import acted, opened
 from orchestrator.cli.exits import Group
 from orchestrator.stages import recover as stage
 from orchestrator.stages.recover import Compared, Entry, Findings, Recover

@@ -10,7 +10,8 @@ from rich.console import Group, RenderableType
 
 from orchestrator.broker import topology
 from orchestrator.cli import output
-from orchestrator.cli.common import identities, identity_options, json_option, opened, pair, typed
+from orchestrator.cli.common import identities, identity_options, json_option, pair, typed
+from orchestrator.cli.engine import opened
 from orchestrator.cli.exits import Exit, Failed
 from orchestrator.core.vocabulary import IdentityType, Resolution, Right
 from orchestrator.errors import NotFound, RefusedMessage

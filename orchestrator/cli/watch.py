@@ -14,8 +14,11 @@ from rich.text import Text
 from sqlalchemy import Connection
 
 from orchestrator.cli import output
-from orchestrator.cli.common import json_option, opened
-from orchestrator.cli.lookup import configured, explain, request_view
+from orchestrator.cli.common import json_option
+from orchestrator.cli.connect import find
+from orchestrator.cli.engine import opened
+from orchestrator.cli.lookup import request_view
+from orchestrator.cli.why import configured, explain
 from orchestrator.core.model import System
 from orchestrator.core.words import duration_of
 from orchestrator.store import figures, queries
@@ -44,7 +47,7 @@ def watch(request: str | None, message: bool, once: bool, every: float, as_json:
         with runtime.database.transaction() as tx:
             id_ = None
             if request is not None:
-                id_ = queries.find_message(tx, request) if message else queries.find(tx, request)
+                id_ = find(tx, request, message=message)
 
         def look() -> tuple[RenderableType, bool]:
             with runtime.database.transaction() as tx:

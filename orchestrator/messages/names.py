@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from uuid import UUID
 
 from orchestrator.core.vocabulary import EventKind
 
@@ -42,3 +43,8 @@ UNKNOWN_RIGHT = "unknown"
 def routing_key(right: str, kind: EventKind) -> str:
     """The routing key of an event, e.g. ``erasure.completed``."""
     return f"{right or UNKNOWN_RIGHT}.{kind.value}"
+
+
+def package_reference(request: UUID) -> str:
+    """The ``dataref`` of a request's package; ``habeas package`` takes it."""
+    return f"urn:habeas:package:{request}"

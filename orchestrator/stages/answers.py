@@ -13,6 +13,7 @@ from orchestrator.core.report import ENGINE_ACTIONS, result_facts
 from orchestrator.core.vocabulary import Action, EventKind, Outcome, Resolution
 from orchestrator.errors import RefusedMessage
 from orchestrator.messages import outbound
+from orchestrator.messages.names import package_reference
 from orchestrator.messages.signing import Secret
 from orchestrator.stages.ids import new_id
 from orchestrator.store.runs import Header
@@ -99,11 +100,6 @@ class Answers:
             "headers": {"headers": dict(message.headers), "properties": message.properties()},
             "body": message.body,
         }
-
-
-def package_reference(request: UUID) -> str:
-    """The ``dataref`` of a request's package; ``habeas package`` takes it."""
-    return f"urn:habeas:package:{request}"
 
 
 def reports(run: Run) -> list[outbound.SystemReport]:

@@ -48,9 +48,10 @@ def exists(words: list[str]) -> bool:
     """Whether ``habeas`` takes this command and each option that is named."""
     command: click.Command = cli
     while isinstance(command, click.Group) and words and not words[0].startswith("-"):
-        if words[0] not in command.commands:
+        found = command.get_command(click.Context(command), words[0])
+        if found is None:
             return False
-        command, words = command.commands[words[0]], words[1:]
+        command, words = found, words[1:]
     known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     return {word.partition("=")[0] for word in words if re.match(r"--?[a-zA-Z]", word)} <= known | GLOBAL_OPTIONS
 

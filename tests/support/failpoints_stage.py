@@ -14,7 +14,7 @@ import psycopg
 from sqlalchemy import text
 
 from orchestrator.broker import topology
-from orchestrator.cli.lookup import explain
+from orchestrator.cli.why import explain
 from orchestrator.embedded import EmbeddedPostgres
 from orchestrator.runtime import Runtime
 from orchestrator.settings import read

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.cli.lookup import explain
+from orchestrator.cli.why import explain
 from orchestrator.core.vocabulary import EventKind
 from orchestrator.errors import Unavailable
 from orchestrator.runtime import Runtime

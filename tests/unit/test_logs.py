@@ -146,6 +146,18 @@ def test_a_traceback_shows_types_and_places_but_no_locals_and_no_source(stream):
     assert "secret_local" not in text
 
 
+def test_people_read_a_traceback_below_its_line(stream):
+    logs.configure("console", "DEBUG", stream)
+    try:
+        int("ada@example.org")
+    except ValueError:
+        logs.get("worker").exception("connector.crashed")
+    first, error, place = stream.getvalue().splitlines()
+    assert "connector.crashed" in first
+    assert error == "ValueError: invalid literal for int() with base 10: […]"
+    assert "test_logs.py:" in place
+
+
 def test_lines_of_libraries_take_the_same_way(stream):
     library = logging.getLogger("somelib")
     library.warning("login of %s from %s failed", "ada@example.org", ipaddress.ip_address("10.1.2.3"))

@@ -17,7 +17,7 @@ PROCESSES = {"intake", "worker", "clock", "up", "demo"}
 
 
 def commands(group: click.Group = cli, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+    for name, command in docs.commands(group):
         if isinstance(command, click.Group):
             yield from commands(command, f"{prefix}{name} ")
         else:
@@ -43,6 +43,12 @@ def test_every_command_gives_json_and_says_what_it_does(name, command):
     assert any("--json" in p.opts for p in command.params), name
     assert command.help
     assert all(p.help for p in command.params if isinstance(p, click.Option)), name
+
+
+@pytest.mark.parametrize(("name", "command"), list(docs.commands(cli)))
+def test_the_list_of_commands_says_what_a_command_says_itself(name, command):
+    assert command.name == name
+    assert cli.commands[name].get_short_help_str(1000) == command.get_short_help_str(1000)
 
 
 def test_whatever_changes_something_asks_who_does_it():

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from orchestrator.cli.exits import Exit, failure
+from orchestrator.cli.exits import Exit
+from orchestrator.cli.failures import failure
 from orchestrator.cli.main import cli
 from orchestrator.errors import (
     ConfigurationError,

@@ -1,0 +1,27 @@
+"""Doorbells after an operator's act."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import click
+
+from orchestrator.broker import topology
+from orchestrator.broker.bell import CeleryBell
+from orchestrator.broker.celery_app import make_app
+from orchestrator.runtime import Runtime
+
+
+def ring(runtime: Runtime, rings: Mapping[str, int]) -> bool:
+    """Ring for what became ready. Without a broker that is the clock's to do; says whether it was done."""
+    systems = {name: n for name, n in rings.items() if n}
+    if not systems:
+        return True
+    try:
+        with topology.connect(runtime.settings, "cli") as connection:
+            connection.connect()
+    except topology.AWAY:
+        click.echo("the broker does not answer; the clock rings for the work when it is back", err=True)
+        return False
+    CeleryBell(make_app(runtime.settings, systems)).ring(systems)
+    return True
