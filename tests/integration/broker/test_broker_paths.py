@@ -20,7 +20,8 @@ from orchestrator.broker import tasks, topology
 from orchestrator.broker.bell import CeleryBell
 from orchestrator.broker.celery_app import make_app
 from orchestrator.broker.consumer import IntakeConsumer
-from orchestrator.broker.relay import NotConfirmed, Relay
+from orchestrator.broker.relay import Relay
+from orchestrator.confirms import NotConfirmed
 from orchestrator.embedded import install_pgmq
 from orchestrator.errors import Unavailable
 from orchestrator.messages import names
