@@ -63,6 +63,10 @@ class Simulation:
     handled: int = 0
     calm: bool = False
     """People have come to help: nothing fails any more."""
+    muted: frozenset[int] = frozenset()
+    """Numbers of misfortunes that do not happen, though they were drawn: how a broken schedule is shrunk."""
+    struck: int = 0
+    """Misfortunes drawn so far."""
 
     # The agenda. ------------------------------------------------------------------------------------------------------
 
@@ -73,7 +77,12 @@ class Simulation:
 
     def chance(self, share: float) -> bool:
         """Whether misfortune strikes; never once the chaos has ended."""
-        return not self.calm and self.now - START < CHAOS_ENDS and self.random.random() < share
+        return not self.calm and self.now - START < CHAOS_ENDS and self.random.random() < share and self.misfortune()
+
+    def misfortune(self) -> bool:
+        """Number one more misfortune; whether it happens."""
+        self.struck += 1
+        return self.struck not in self.muted
 
     def seconds(self, low: float, high: float) -> timedelta:
         """A random time."""
@@ -253,7 +262,7 @@ class Simulation:
 
     def interfere(self) -> None:
         """An operator does something to some request, fitting or not."""
-        if not self.runs:
+        if not self.runs or not self.misfortune():
             return
         run = self.random.choice(list(self.runs.values()))
         if not run.steps:
