@@ -193,7 +193,8 @@ class Simulation:
             for step in run.steps:
                 if step.token is not None and self.leases[run.request, step.ordinal] < self.clock:
                     self.apply(run.request, ev.LeaseExpired(step.ordinal, step.token, POLICY))
-        for name in {s.system for r in self.runs.values() for s in r.steps if s.state is S.READY}:
+        # Sorted: a set's order changes from process to process, and a seed must play the same everywhere.
+        for name in sorted({s.system for r in self.runs.values() for s in r.steps if s.state is S.READY}):
             self.ring(name)
         busy = any(r.open for r in self.runs.values()) or self.agenda
         if busy and self.now - START < HORIZON:
