@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -68,26 +69,29 @@ class Section:
         self._rows = 0
         self._started = False
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """One more record."""
-        self._rows += 1
-        if self._started:
-            if self._rows <= MAX_ROWS:
-                self._row(record)
-            return
-        self._first.append(record)
-        if len(self._first) == _LOOK_AHEAD:
-            self._start()
+    @property
+    def full(self) -> bool:
+        """Whether the page shows no more records of this collection."""
+        return self._rows >= MAX_ROWS
 
-    def finish(self) -> None:
-        """Close the table and say what it leaves out."""
+    def add(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """The next records, as far as the page shows them."""
+        for record in islice(records, MAX_ROWS - self._rows):
+            self._rows += 1
+            if self._started:
+                self._row(record)
+                continue
+            self._first.append(record)
+            if len(self._first) == _LOOK_AHEAD:
+                self._start()
+
+    def finish(self, total: int) -> None:
+        """Close the table and say what it leaves out of ``total`` records."""
         if not self._started:
             self._start()
         self._write("</tbody></table></div>\n")
-        if self._rows > MAX_ROWS:
-            self._write(
-                f'<p class="note">The first {MAX_ROWS} of {self._rows} records; the file has all of them.</p>\n'
-            )
+        if total > self._rows:
+            self._write(f'<p class="note">The first {self._rows} of {total} records; the file has all of them.</p>\n')
 
     def _start(self) -> None:
         self._started = True
