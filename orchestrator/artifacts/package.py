@@ -152,29 +152,45 @@ class _Counted:
 
 
 class _Page:
-    """The sections of ``index.html``, sealed in a spool until the summary that stands above them is known."""
+    """The sections of ``index.html``, kept until the summary that stands above them is known: sealed if they are many."""
 
     def __init__(self, key: RequestKey, directory: Path) -> None:
         self._key = key
         self._directory = directory
-        self._spool = Spool(directory)
-        self._sealed = SealingWriter(self._spool, key, "page")
+        self._texts: list[str] = []
+        self._held = 0
+        self._spool: Spool | None = None
+        self._sealed: SealingWriter | None = None
         self._stored: Stored | None = None
 
     def write(self, text: str) -> None:
-        self._sealed.write(text.encode("utf-8", "replace"))
+        self._texts.append(text)
+        self._held += len(text)
+        if self._held >= INLINE_LIMIT:
+            if self._sealed is None:
+                self._spool = Spool(self._directory)
+                self._sealed = SealingWriter(self._spool, self._key, "page")
+            self._sealed.write(self._taken())
 
     def read(self) -> Iterator[bytes]:
-        self._sealed.finish()
-        self._stored = self._spool.finish()
-        with closing(UnsealingReader(open_stored(self._stored, self._directory), self._key, "page")) as reader:
-            yield from chunks(reader)
+        if self._spool is not None and self._sealed is not None:
+            self._sealed.finish()
+            self._stored = self._spool.finish()
+            with closing(UnsealingReader(open_stored(self._stored, self._directory), self._key, "page")) as reader:
+                yield from chunks(reader)
+        yield self._taken()
 
     def close(self) -> None:
-        if self._stored is None:
-            self._spool.discard()
-        else:
+        if self._stored is not None:
             remove_stored(self._stored, self._directory)
+        elif self._spool is not None:
+            self._spool.discard()
+
+    def _taken(self) -> bytes:
+        data = "".join(self._texts).encode("utf-8", "replace")
+        self._texts.clear()
+        self._held = 0
+        return data
 
 
 class _Build:
@@ -247,13 +263,15 @@ class _Build:
 
     def write_index(self, listings: Sequence[_Listing]) -> None:
         """``index.json`` and ``index.html``."""
-        index = json.dumps(self._index(listings), ensure_ascii=False, indent=2)
+        index = json.dumps(self._index(listings), ensure_ascii=False)
         self._archive.add("index.json", [index.encode("utf-8", "replace")])
         self._archive.add("index.html", self._html(listings))
 
     def _html(self, listings: Sequence[_Listing]) -> Iterator[bytes]:
-        yield self._summary(listings).encode("utf-8", "replace")
-        yield from self._page.read()
+        start = self._summary(listings).encode("utf-8", "replace")
+        for piece in self._page.read():
+            yield start + piece
+            start = b""
         yield page_end().encode()
 
     def _index(self, listings: Sequence[_Listing]) -> Mapping[str, Any]:

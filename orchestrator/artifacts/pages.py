@@ -17,6 +17,8 @@ _LOOK_AHEAD = 50  # records that decide on the columns
 _MAX_COLUMNS = 40
 _MAX_CELL = 500  # characters shown of one value
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 _STYLE = (
     ":root{color-scheme:light dark}"
     "body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem}"
@@ -107,12 +109,23 @@ class Section:
 
     def _row(self, record: Mapping[str, Any]) -> None:
         rest = {key: value for key, value in record.items() if key not in self._columns}
-        values = [*(record.get(column) for column in self._columns), rest or None]
-        self._write("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in values) + "</tr>\n")
+        cells = [_text(record.get(column)) for column in self._columns]
+        cells.append(_text(rest) if rest else "")
+        # One escape for the whole row: escaping a cell costs more than making it.
+        row = escape("\0".join(cells))
+        if row.count("\0") == len(self._columns):
+            row = row.replace("\0", "</td><td>")
+        else:
+            row = "</td><td>".join(map(escape, cells))
+        self._write(f"<tr><td>{row}</td></tr>\n")
 
 
 def _cell(value: object) -> str:
+    return escape(_text(value))
+
+
+def _text(value: object) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return escape(text if len(text) <= _MAX_CELL else text[:_MAX_CELL] + " …")
+    text = value if isinstance(value, str) else _encode(value)
+    return text if len(text) <= _MAX_CELL else text[:_MAX_CELL] + " …"
