@@ -14,7 +14,8 @@ from itertools import islice
 from pathlib import Path
 
 from benchmarks.figures import Figure, Report, WrongResult
-from benchmarks.people import POSTGRES, Place, ask, field, place
+from benchmarks.people import Place, ask, field, place
+from benchmarks.servers import IN_WORDS
 from tests.support.servers import debian
 
 TITLE = "access requests beside psql \\copy of the same rows"
@@ -84,7 +85,7 @@ def run(folder: Path, *, small: bool) -> Report:
     return Report(
         settings={
             "one person": f"{records:,} records of 7 columns, {people} others beside",
-            "PostgreSQL": ", ".join(f"{k} {v}" for k, v in POSTGRES.items()),
+            "PostgreSQL": IN_WORDS,
             "processes": "1 intake, 1 worker of 2 processes, 1 clock; RabbitMQ",
             "measured": "from message published to completion received, package written and synced",
             "psql": subprocess.run(["psql", "--version"], capture_output=True, text=True, check=True).stdout.strip(),
@@ -116,7 +117,7 @@ def _copy(here: Place, path: Path) -> float:
 def _peak(here: Place) -> Iterator[list[float]]:
     """The most memory (MB, resident) that any process of the worker takes meanwhile."""
     most, over = [0.0], threading.Event()
-    workers = here.processes()["worker"]
+    workers = here.workers()
 
     def look() -> None:
         while not over.wait(0.05):

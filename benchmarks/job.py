@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from benchmarks.figures import Figure, Report, WrongResult
-from benchmarks.people import POSTGRES, Place, ask, field, place
+from benchmarks.costs import Costs, between
+from benchmarks.people import Place, ask, field, place
+from benchmarks.servers import IN_WORDS
 
 TITLE = "access and erasure in one database of four tables, message to completion event"
 REQUESTS, FEW = 5000, 30
@@ -56,10 +59,9 @@ class Measured:
 
     rate: float
     """Requests a second."""
-    cpu: Mapping[str, float]
-    """Kind of process → milliseconds of CPU for each request."""
+    costs: Costs
     commits: float
-    """For each request."""
+    """For each request, in both databases."""
 
 
 def run(folder: Path, *, small: bool) -> Report:
@@ -84,12 +86,12 @@ def run(folder: Path, *, small: bool) -> Report:
     for right, measured in rights.items():
         beside = ("Fides, on another machine", [float(FIDES_COMMITS)]) if right == "access" else ("", ())
         figures.append(Figure(f"{right}: commits", "per request", [m.commits for m in measured], *beside))
-        for kind in measured[0].cpu:
-            figures.append(Figure(f"{right}: CPU, {kind}", "ms per request", [m.cpu[kind] for m in measured]))
+        for kind in measured[0].costs.cpu_ms:
+            figures.append(Figure(f"{right}: CPU, {kind}", "ms per request", [m.costs.cpu_ms[kind] for m in measured]))
     return Report(
         settings={
             "people": f"{requests:,} a round, {others:,} others beside",
-            "PostgreSQL": ", ".join(f"{k} {v}" for k, v in POSTGRES.items()),
+            "PostgreSQL": IN_WORDS,
             "processes": "1 publisher, 1 intake, 1 worker of 2 processes, 1 clock, PostgreSQL, RabbitMQ on one machine",
             "batch": "1000",
         },
@@ -111,25 +113,19 @@ def email(number: int) -> str:
 
 
 def _measure(here: Place, right: str, people: Sequence[int]) -> Measured:
-    n = len(people)
+    n, meters = len(people), here.meters()
     with here.asking() as publisher:
-        cpu, commits, own = here.cpu(), here.commits(), _own()
+        before, commits, own = meters.read(), here.commits(), time.process_time()
         seconds, answers = ask(publisher, right, [email(p) for p in people])
-        used = {k: (after - cpu[k]) * 1000 / n for k, after in here.cpu().items()}
-        committed = (here.commits() - commits) / n
-        used["publisher"] = (_own() - own) * 1000 / n
+        costs, committed = between(before, meters.read(), n), (here.commits() - commits) / n
+        own = time.process_time() - own
+    costs = replace(costs, cpu_ms={"publisher": own * 1000 / n, **costs.cpu_ms})
     if right == "access":
         for answer in (answers[0], answers[-1]):
             counts = [s["counts"] for system in answer.data["systems"] for s in system["steps"] if "counts" in s]
             if not any(sum(c.values()) == len(COLLECTIONS) for c in counts):
                 raise WrongResult("an answer does not tell of four records")
-    return Measured(n / seconds, used, committed)
-
-
-def _own() -> float:
-    import time
-
-    return time.process_time()
+    return Measured(n / seconds, costs, committed)
 
 
 def _check(here: Place, people: Sequence[int]) -> None:

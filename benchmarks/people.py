@@ -15,20 +15,21 @@ import psycopg
 import yaml
 from sqlalchemy.engine import make_url
 
+from benchmarks.costs import Meters
 from benchmarks.figures import WrongResult
+from benchmarks.servers import Servers, servers
+from orchestrator.broker import topology
 from orchestrator.core.vocabulary import EventKind
-from orchestrator.embedded import EmbeddedPostgres
-from orchestrator.publish import Answer, Publisher
+from orchestrator.publish import Answer, Options, Publisher
 from tests.support.deployment import Deployment, eventually
-from tests.support.servers.rabbitmq import RabbitMQ
-from tests.support.servers.reaper import Reaper, end, note_postgres
 
 SECRET = "whsec_YmVuY2htYXJrcy1iZW5jaG1hcmtzLWJlbmNobWFya3M="
 SOURCE = "/benchmark/accounts"
-POSTGRES = {"fsync": "on", "shared_buffers": "512MB", "max_wal_size": "4GB", "checkpoint_timeout": "15min"}
-"""Durable; for the rest what a careful operator sets."""
+NAME = "habeas_benchmark"
 PATIENCE = 600.0
 """Seconds to wait for answers."""
+CHUNK = 500
+"""Requests published before answers are looked at."""
 
 
 @dataclass
@@ -36,8 +37,7 @@ class Place:
     """What is measured: processes, their servers, and the database of the people."""
 
     deployment: Deployment
-    postgres: EmbeddedPostgres
-    rabbitmq: RabbitMQ
+    servers: Servers
     people: str
     """URL of the people's database, as libpq takes it."""
 
@@ -48,24 +48,19 @@ class Place:
         with Publisher(url, source=SOURCE, secret=SECRET, replies="benchmark", timeout=60) as publisher:
             yield publisher
 
-    def processes(self) -> Mapping[str, Sequence[psutil.Process]]:
-        """Kind → processes that run now."""
-        postmaster = self.postgres.postmaster()
-        assert postmaster is not None
-        kinds: dict[str, list[psutil.Process]] = {"PostgreSQL": [psutil.Process(postmaster.pid)]}
-        kinds["RabbitMQ"] = [psutil.Process(int((self.rabbitmq.folder / "server.pid").read_text()))]
-        for name, process in self.deployment.processes.items():
-            kinds.setdefault(name.split("-")[0], []).append(psutil.Process(process.pid))
-        return {kind: [q for p in roots for q in (p, *p.children(recursive=True))] for kind, roots in kinds.items()}
+    def workers(self) -> Sequence[psutil.Process]:
+        """The processes of the worker."""
+        root = psutil.Process(self.deployment.processes["worker"].pid)
+        return [root, *root.children(recursive=True)]
 
-    def cpu(self) -> dict[str, float]:
-        """Kind of process → seconds of CPU used so far, by those that ended too."""
-        used: dict[str, float] = {}
-        for kind, processes in self.processes().items():
-            times = [p.cpu_times() for p in processes]
-            ended = sum(t.children_user + t.children_system for t in times)
-            used[kind] = sum(t.user + t.system for t in times) + ended
-        return used
+    def meters(self) -> Meters:
+        """Of all that takes part, beside the publisher."""
+        kinds = {name: [process.pid] for name, process in self.deployment.processes.items()}
+        postmaster = self.servers.postgres.postmaster()
+        assert postmaster is not None
+        kinds["PostgreSQL"] = [postmaster.pid]
+        kinds["RabbitMQ"] = [int((self.servers.rabbitmq.folder / "server.pid").read_text())]
+        return Meters(kinds, topology.libpq(self.deployment.environment["HABEAS_DATABASE_URL"]))
 
     def commits(self) -> int:
         """Transactions committed so far, in all databases."""
@@ -84,21 +79,28 @@ def ask(publisher: Publisher, right: str, emails: Sequence[str]) -> tuple[float,
     """
     verified = {"method": "login", "verified_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
     began = time.perf_counter()
-    waiting = {publisher.request(right, email=email, verification=verified) for email in emails}
-    answers: list[Answer] = []
+    waiting: set[str] = set()
+    answers: dict[str, Answer] = {}
+
+    def hear(timeout: float) -> None:
+        for answer in publisher.answers(timeout=timeout):
+            if answer.final and answer.message_id in waiting:  # an earlier one may come again
+                answers[answer.message_id] = answer
+            if timeout and len(answers) == len(emails):
+                return
+
+    for start in range(0, len(emails), CHUNK):
+        chunk = emails[start : start + CHUNK]
+        waiting.update(publisher.request_many(right, (Options(email=e, verification=verified) for e in chunk)))
+        hear(0)
     until = time.monotonic() + PATIENCE
-    while waiting and time.monotonic() < until:
-        for answer in publisher.answers(timeout=1):
-            if answer.final:
-                waiting.discard(answer.message_id)
-                answers.append(answer)
-            if not waiting:
-                break
+    while len(answers) < len(emails) and time.monotonic() < until:
+        hear(1)
     seconds = time.perf_counter() - began
-    wrong = [a for a in answers if a.kind is not EventKind.COMPLETED or a.data["resolution"] != "completed"]
-    if waiting or wrong:
-        raise WrongResult(f"{right}: {len(waiting)} never completed, {len(wrong)} not as they should")
-    return seconds, answers
+    wrong = [a for a in answers.values() if a.kind is not EventKind.COMPLETED or a.data["resolution"] != "completed"]
+    if waiting - set(answers) or wrong:
+        raise WrongResult(f"{right}: {len(waiting - set(answers))} never completed, {len(wrong)} not as they should")
+    return seconds, list(answers.values())
 
 
 @contextmanager
@@ -117,22 +119,16 @@ def place(
     more settings of the system.
     """
     with ExitStack() as stack:
-        reaper = Reaper()
-        stack.callback(reaper.close)
-        postgres = EmbeddedPostgres(reaper.folder / "pg", settings=POSTGRES)
-        note_postgres(reaper.folder, postgres.data)
-        postgres.start()
-        stack.callback(_stop, postgres)
-        rabbitmq = RabbitMQ(reaper.folder / "mq", reaper.folder).start()
-        people = postgres.create_database("people")
+        on = stack.enter_context(servers())
+        people = on.postgres.create_database("people")
         plain = make_url(people).set(drivername="postgresql").render_as_string(hide_password=False)
         with psycopg.connect(plain, autocommit=True) as connection:
             connection.execute(tables)
             connection.execute("VACUUM ANALYZE")
         environment = {
             **_files(folder / "definitions", people, collections, batch, config),
-            "HABEAS_DATABASE_URL": postgres.create_database("habeas_benchmark"),
-            "HABEAS_BROKER_URL": rabbitmq.add_vhost("benchmark"),
+            "HABEAS_DATABASE_URL": on.postgres.create_database(NAME),
+            "HABEAS_BROKER_URL": on.rabbitmq.add_vhost(NAME),
             "HABEAS_CLAIM_BATCH": str(batch),
             "HABEAS_INTAKE_BATCH": str(batch),
             "HABEAS_WORKER_PROCESSES": str(processes),
@@ -144,13 +140,7 @@ def place(
         for name in ("intake", "clock", "worker"):
             log = deployment.directory / f"{name}.1.log"
             eventually(lambda log=log: "process.started" in log.read_text(), f"{name} is up")  # type: ignore[misc]
-        yield Place(deployment, postgres, rabbitmq, plain)
-
-
-def _stop(postgres: EmbeddedPostgres) -> None:
-    postmaster = postgres.postmaster()
-    if postmaster is not None:
-        end(postmaster.pid)
+        yield Place(deployment, on, plain)
 
 
 def _files(
