@@ -256,6 +256,9 @@ class Sink(Protocol):
     def write(self, collection: str, record: Mapping[str, JSON]) -> None:
         """Add one record (values that JSON takes) to a named collection, e.g. ``orders``."""
 
+    def lines(self, collection: str, lines: bytes, count: int) -> None:
+        """Add ``count`` records that are JSON already: objects in UTF-8, each on a line that ends with a newline."""
+
     def attach(self, name: str, chunks: Iterable[bytes]) -> None:
         """Add one file, e.g. ``avatars/1.png``."""
 

@@ -51,6 +51,14 @@ class Gathered:
         """Refuses, with ``TypeError``, what JSON cannot take."""
         self.records.append((collection, json.dumps(dict(record), allow_nan=False, ensure_ascii=False)))
 
+    def lines(self, collection: str, lines: bytes, count: int) -> None:
+        """Refuses, with ``ValueError``, what is not ``count`` lines of JSON objects."""
+        records = [json.loads(line) for line in lines.decode().removesuffix("\n").split("\n")]
+        if len(records) != count or not lines.endswith(b"\n"):
+            raise ValueError(f"{count} records were announced, and {len(records)} came")
+        for record in records:
+            self.write(collection, record)
+
     def attach(self, name: str, chunks: Iterable[bytes]) -> None:
         """Keep a file."""
         self.files.append((name, b"".join(chunks)))

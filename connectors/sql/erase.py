@@ -211,5 +211,11 @@ def counted(session: Session, matching: Matching) -> Counts:
 
 def people(session: Session, matching: Matching) -> set[int]:
     """Positions of the tasks of which any row was found."""
-    queries = [sa.select(m.subject).select_from(m.table) for m in matching.found.values()]
+    queries: list[Select] = []
+    for key, matched in matching.found.items():
+        query = sa.select(matched.subject).select_from(matched.table)
+        if matched.on is not None:
+            rows = sa.select(sa.literal_column("1")).select_from(session.catalogue.tables[key].clause)
+            query = query.where(rows.where(matched.on).correlate(matched.table).exists())
+        queries.append(query)
     return {row[0] for row in session.run("counting", sa.union(*queries))} if queries else set()

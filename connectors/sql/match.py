@@ -30,6 +30,8 @@ Query = Select | sa.CompoundSelect[*tuple[Any, ...]]
 
 PREFIX: Final = "habeas_"
 """Of temporary tables. The same names every time, so that SQLAlchemy need not compile the statements anew."""
+PLAIN: Final = frozenset({Kind.INTEGER, Kind.NUMBER, Kind.UUID, Kind.INET, Kind.CITEXT})
+"""Kinds whose identities are compared as they are."""
 INSERT_ROWS: Final = 500
 """Rows of one INSERT where the driver sends rows one by one otherwise."""
 
@@ -102,6 +104,8 @@ class Matched:
     of: Mapping[str, str]
     """Column of the collection → column of the temporary table."""
     primary_key: tuple[str, ...]
+    on: ColumnElement[bool] | None = None
+    """Set where the rows themselves are in no temporary table: how those of the real table join ``table``."""
 
     @property
     def subject(self) -> ColumnElement[int]:
@@ -119,15 +123,33 @@ class Matched:
 
     def joins(self, source: Table) -> ColumnElement[bool]:
         """These rows are those rows of the real table."""
+        if self.on is not None:
+            return self.on
         return sa.and_(*(source[c] == self[c] for c in self.primary_key))
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to reach rows of a collection: ``other`` holds ``s`` and is joined on ``on``."""
+
+    other: sa.FromClause
+    subject: ColumnElement[Any]
+    on: ColumnElement[bool]
+    once: bool
+    """It reaches a row at most once for a person."""
+    column: str = ""
+    """Where ``on`` says that this one column equals ``value``."""
+    value: ColumnElement[Any] | None = None
 
 
 class Matching:
     """All rows of the people of a batch."""
 
-    def __init__(self, session: Session, tasks: Sequence[Task]) -> None:
+    def __init__(self, session: Session, tasks: Sequence[Task], *, reading: bool = False) -> None:
+        """``reading``: rows that lead to no others need no temporary table: they are read by what they are found by."""
         self._session = session
         self._tasks = tasks
+        self._reading = reading and session.dialect.postgres
         self._identities: dict[tuple[object, ...], sa.TableClause | None] = {}
         self.found: dict[Key, Matched] = {}
         for group in session.graph.order:
@@ -181,23 +203,23 @@ class Matching:
         session.analyze([table.name])
         return table
 
-    def _by_identity(
-        self, entry: Entry, source: Table
-    ) -> Iterator[tuple[sa.FromClause, ColumnElement[Any], ColumnElement[bool]]]:
+    def _by_identity(self, entry: Entry, source: Table) -> Iterator[Way]:
         dialect, here = self._session.dialect, source.columns[entry.field]
         stored: ColumnElement[Any] = source[entry.field]
         if (values := self._values(entry, hashed=False)) is not None:
-            yield values, values.c["s"], self._equal(entry, source, values.c["v"])
+            subject, value = values.c["s"], values.c["v"]
+            plain = entry.field if here.kind in PLAIN else ""
+            yield Way(values, subject, self._equal(entry, source, value), True, plain, value)  # noqa: FBT003 - once
         if (values := self._values(entry, hashed=True)) is not None:
-            plain = sa.func.trim(stored if here.kind is Kind.TEXT else dialect.text(stored))
+            text = sa.func.trim(stored if here.kind is Kind.TEXT else dialect.text(stored))
             if entry.identity == "email":
-                plain = sa.func.lower(plain)
-            yield values, values.c["s"], dialect.sha256(plain) == values.c["v"]
+                text = sa.func.lower(text)
+            yield Way(values, values.c["s"], dialect.sha256(text) == values.c["v"], once=True)
 
     def _equal(self, entry: Entry, source: Table, value: ColumnElement[Any]) -> ColumnElement[bool]:
         """A column holds an identity's value; e-mail addresses whatever their case."""
         dialect, here, stored = self._session.dialect, source.columns[entry.field], source[entry.field]
-        if here.kind in {Kind.INTEGER, Kind.NUMBER, Kind.UUID, Kind.INET, Kind.CITEXT}:
+        if here.kind in PLAIN:
             return stored == value
         if here.kind is not Kind.TEXT:
             return dialect.text(stored) == value
@@ -214,14 +236,34 @@ class Matching:
     # Rows. -----------------------------------------------------------------------------------------------------
 
     def _match(self, key: Key) -> None:
-        branches = [*self._branches(key, self._session.graph.into(key), self.found)]
-        if not branches:
+        ways = [*self._ways(key, self._session.graph.into(key), self.found)]
+        if not ways:
             return
+        leads = any(e.parent == key for e in self._session.graph.edges)
+        if self._reading and not leads and (direct := self._direct(key, ways)):
+            self.found[key] = direct
+            return
+        branches = [*self._branches(key, ways)]
         matched, count = self._create(key, branches)
         if count != 0:
             self.found[key] = matched
-            if any(e.parent == key for e in self._session.graph.edges):
+            if leads:
                 self._session.analyze([matched.table.name])
+
+    def _direct(self, key: Key, ways: Sequence[Way]) -> Matched | None:
+        """Rows by the one thing they are found by; ``None``: there are several, so that a row could come twice."""
+        own = self._session.graph.collections[key].primary_key
+        if len(ways) == 1 and ways[0].once and isinstance(ways[0].other, sa.TableClause):
+            return Matched(key, ways[0].other, {}, own, ways[0].on)
+        columns = {w.column for w in ways}
+        if len(columns) > 1 or "" in columns:
+            return None
+        # The same column found by an identity and by a parent, say: one list of values, without repeats.
+        values = [sa.select(w.subject.label("s"), w.value.label("v")) for w in ways if w.value is not None]
+        query: Query = sa.union(*values) if len(values) > 1 else values[0].distinct()
+        table, _ = self._session.create(query, ("s", "v"), self._session.name(key))
+        self._session.analyze([table.name])
+        return Matched(key, table, {}, own, self._session.catalogue.tables[key][columns.pop()] == table.c["v"])
 
     def _match_cycle(self, group: tuple[Key, ...]) -> None:
         """Collections that lead to each other: again and again from the rows just found, until there are no more."""
@@ -229,14 +271,14 @@ class Matching:
         total: dict[Key, Matched] = {}
         for key in group:
             outer = [e for e in graph.into(key) if e.parent not in inside]
-            branches = [*self._branches(key, outer, self.found)]
+            branches = [*self._branches(key, self._ways(key, outer, self.found))]
             total[key] = self._create(key, branches or [self._nothing(key)])[0]
         fresh: dict[Key, Matched] = dict(total)
         while fresh:
             following: dict[Key, Matched] = {}
             for key in group:
                 inner = [e for e in graph.into(key) if e.parent in inside]
-                branches = [*self._branches(key, inner, fresh, entries=False)]
+                branches = [*self._branches(key, self._ways(key, inner, fresh, entries=False))]
                 if branches:
                     new, count = self._create(key, branches, unless=total[key])
                     if count if count >= 0 else self._count(new):
@@ -263,27 +305,39 @@ class Matching:
         keyed = {c for f in catalogue.foreign_keys if f.parent == key for c in f.parent_columns}
         return (*own, *sorted((set(graph.links(key)) | keyed) - set(own)))
 
-    def _branches(
+    def _ways(
         self, key: Key, edges: Iterable[Edge], parents: Mapping[Key, Matched], *, entries: bool = True
-    ) -> Iterator[Select]:
-        """One SELECT for each way to reach rows of a collection: by identities, unless not wanted, and by edges."""
+    ) -> Iterator[Way]:
+        """Every way to reach rows of a collection: by identities, unless not wanted, and by edges."""
         source = self._session.catalogue.tables[key]
-        ways: list[tuple[sa.FromClause, ColumnElement[Any], ColumnElement[bool]]] = []
         if entries:
             for entry in self._session.graph.entries:
                 if entry.collection == key:
-                    ways += self._by_identity(entry, source)
+                    yield from self._by_identity(entry, source)
         for edge in edges:
             parent = parents.get(edge.parent)
-            if parent is not None:
-                on = [
-                    self._same(edge, c, p, source, parent)
-                    for c, p in zip(edge.child_fields, edge.parent_fields, strict=True)
-                ]
-                ways.append((parent.table, parent.subject, sa.and_(*on)))
-        columns = self._kept_columns(key)
-        for other, subject, on_clause in ways:
-            yield self._select(source, columns, subject).select_from(source.clause.join(other, on_clause))
+            if parent is None:
+                continue
+            pairs = [*zip(edge.child_fields, edge.parent_fields, strict=True)]
+            on = [self._same(edge, c, p, source, parent) for c, p in pairs]
+            once = self._at_most_once(edge)
+            if len(pairs) == 1 and self._plainly(edge):
+                (child, field_), *_ = pairs
+                yield Way(parent.table, parent.subject, on[0], once, child, parent[field_])
+            else:
+                yield Way(parent.table, parent.subject, sa.and_(*on), once)
+
+    def _branches(self, key: Key, ways: Iterable[Way]) -> Iterator[Select]:
+        """One SELECT for each way."""
+        source, columns = self._session.catalogue.tables[key], self._kept_columns(key)
+        for way in ways:
+            yield self._select(source, columns, way.subject).select_from(source.clause.join(way.other, way.on))
+
+    def _plainly(self, edge: Edge) -> bool:
+        """Whether the columns of an edge of one pair are of one kind."""
+        tables = self._session.catalogue.tables
+        child, parent = tables[edge.child].columns, tables[edge.parent].columns
+        return child[edge.child_fields[0]].kind == parent[edge.parent_fields[0]].kind
 
     def _same(self, edge: Edge, child: str, parent: str, source: Table, rows: Matched) -> ColumnElement[bool]:
         a = source.columns[child].kind

@@ -12,45 +12,103 @@ from connectors.contract import Call, Done, Identity, Outcome, Result, Sink, Tas
 from connectors.sql.datamap import Key
 from connectors.sql.erase import people
 from connectors.sql.errors import wrapped
+from connectors.sql.lines import Cell, Lines, cell, copied
 from connectors.sql.match import Matching, Session
 from connectors.sql.values import Kind, from_microseconds, jsonable
 
 
 def access(session: Session, tasks: Sequence[Task], call: Call) -> Mapping[str, Result]:
     """Write every record of every person into the sink of their task, with the columns in its scope."""
-    matching = Matching(session, tasks)
+    matching = Matching(session, tasks, reading=True)
     sinks = [call.sink(task) for task in tasks]
     counts: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    if session.dialect.postgres:
+        # A statement that sends ten million rows takes as long as that; it is the search that must not last.
+        session.run("reading", sa.text("SET LOCAL statement_timeout = 0"))
     for group in session.graph.order:
         for key in group:
             if key in matching.found:
-                _stream(session, matching, key, tasks, sinks, counts)
-    known = people(session, matching)
+                for names, numbers in _scopes(session, key, tasks):
+                    _stream(session, matching, key, names, numbers, sinks, counts)
+    known = set(counts)
+    if len(known) < len(tasks):
+        known |= people(session, matching)
     return {
         task.key: Done(Outcome.EXECUTED, dict(counts[number])) if number in known else Done(Outcome.NO_MATCH)
         for number, task in enumerate(tasks)
     }
 
 
+def _scopes(session: Session, key: Key, tasks: Sequence[Task]) -> Iterator[tuple[tuple[str, ...], list[int]]]:
+    """The columns of a collection that are in scope, with the tasks in whose scope they are; mostly the same for all."""
+    fields = [f for f in session.graph.collections[key].fields.values() if f.categories]
+    scopes: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    seen: dict[frozenset[str] | None, tuple[str, ...]] = {}
+    for number, task in enumerate(tasks):
+        if task.categories not in seen:
+            covered = (f.name for f in fields if any(task.covers(c) for c in f.categories))
+            seen[task.categories] = tuple(sorted(covered))
+        scopes[seen[task.categories]].append(number)
+    yield from ((names, numbers) for names, numbers in scopes.items() if names)
+
+
 def _stream(
     session: Session,
     matching: Matching,
     key: Key,
-    tasks: Sequence[Task],
+    names: Sequence[str],
+    numbers: Sequence[int],
     sinks: Sequence[Sink],
     counts: dict[int, dict[str, int]],
 ) -> None:
-    fields = [f for f in session.graph.collections[key].fields.values() if f.categories]
-    allowed = [frozenset(f.name for f in fields if any(t.covers(c) for c in f.categories)) for t in tasks]
-    names = sorted(frozenset().union(*allowed))
-    if not names:
+    """Write the records of one collection for some tasks, all with the same columns."""
+    label, source = session.name(key), session.catalogue.tables[key]
+    cells = [cell(source, n) for n in names] if _may_copy(session) else [None]
+    if None in cells:
+        wanted = frozenset(numbers)
+        for number, *values in rows(session, matching, key, names):
+            if number in wanted:
+                sinks[number].write(label, {n: jsonable(v) for n, v in zip(names, values, strict=True)})
+                counts[number][label] += 1
         return
-    label = session.name(key)
-    for number, *values in rows(session, matching, key, names):
-        record = {n: jsonable(v) for n, v in zip(names, values, strict=True) if n in allowed[number]}
-        if record:
-            sinks[number].write(label, record)
-            counts[number][label] += 1
+    for number, lines, count in _lines(session, matching, key, names, [c for c in cells if c], numbers, len(sinks)):
+        sinks[number].lines(label, lines, count)
+        counts[number][label] += count
+
+
+def _may_copy(session: Session) -> bool:
+    """A database that knows no encoding may send bytes that are none."""
+    if not session.dialect.postgres:
+        return False
+    encoding = session.connection.connection.driver_connection.info.parameter_status("server_encoding")  # type: ignore[union-attr] # psycopg's
+    return bool(encoding != "SQL_ASCII")
+
+
+def _lines(
+    session: Session,
+    matching: Matching,
+    key: Key,
+    names: Sequence[str],
+    cells: Sequence[Cell],
+    numbers: Sequence[int],
+    tasks: int,
+) -> Iterator[tuple[int, bytes, int]]:
+    """(position of the task, lines, how many) of a collection's rows for some of the ``tasks`` of the batch."""
+    matched, source = matching.found[key], session.catalogue.tables[key]
+    numbered = tasks > 1
+    first = [matched.subject] if numbered else []
+    query = sa.select(*first, *(c.read for c in cells)).join_from(matched.table, source.clause, matched.joins(source))
+    if len(numbers) < tasks:
+        query = query.where(matched.subject.in_([sa.literal_column(str(n)) for n in numbers]))
+    for block in copied(session.connection, query, Lines(names, cells, numbered=numbered), session.name(key)):
+        if not numbered:
+            yield 0, block.lines, block.count
+            continue
+        own: dict[bytes, list[bytes]] = defaultdict(list)
+        for number, line in zip(block.numbers, block.lines.splitlines(keepends=True), strict=True):
+            own[number].append(line)
+        for number, lines in own.items():
+            yield int(number), b"".join(lines), len(lines)
 
 
 def rows(
@@ -90,7 +148,7 @@ def _readable(session: Session, column: Any, kind: Kind) -> tuple[Any, Callable[
 
 def discover(session: Session, tasks: Sequence[Task], _: Call) -> Mapping[str, Result]:
     """Every identity in the rows of each person."""
-    matching = Matching(session, tasks)
+    matching = Matching(session, tasks, reading=True)
     found: dict[int, dict[Identity, None]] = defaultdict(dict)
     for key in matching.found:
         fields = [f for f in session.graph.collections[key].fields.values() if f.identity]
@@ -101,7 +159,9 @@ def discover(session: Session, tasks: Sequence[Task], _: Call) -> Mapping[str, R
                 identity = _identity(field.identity or "", value)
                 if identity is not None:
                     found[number][identity] = None
-    known = people(session, matching)
+    known = set(found)
+    if len(known) < len(tasks):
+        known |= people(session, matching)
     return {
         task.key: Done(Outcome.EXECUTED, {"identities": len(found[number])}, found=tuple(found[number]))
         if number in known

@@ -27,6 +27,8 @@ class Column:
     nullable: bool
     length: int | None
     collation: str | None
+    custom: bool = False
+    """Of a type that somebody defined (PostgreSQL), an enumeration say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,12 @@ def _columns(
     found: dict[str, list[Column]] = defaultdict(list)
     for row in connection.execute(query):
         table, column, data_type, nullable, length, collation, *rest = row
-        if rest and data_type == "USER-DEFINED":
+        custom = bool(rest) and data_type == "USER-DEFINED"
+        if custom:
             data_type = rest[0]
         kind = kind_of(str(data_type))
         limit = int(length) if length and int(length) < 2**31 - 1 and kind in {Kind.TEXT, Kind.CITEXT} else None
-        found[table].append(Column(column, kind, str(data_type), nullable == "YES", limit, collation))
+        found[table].append(Column(column, kind, str(data_type), nullable == "YES", limit, collation, custom))
     return found
 
 

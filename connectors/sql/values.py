@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import math
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
@@ -15,6 +16,8 @@ from typing import Any, Final
 BIGINT: Final = 2**63
 NUMERIC_DIGITS: Final = 28
 TRUE: Final = frozenset({"true", "t", "yes", "1"})
+_IDLE_ZEROS: Final = re.compile(r"(\.\d*?[1-9])0+(?!\d)")
+_UNBOUNDED: Final = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 FALSE: Final = frozenset({"false", "f", "no", "0"})
 
 
@@ -192,14 +195,18 @@ PARSERS: Final[Mapping[Kind, Callable[[str], object]]] = {
 
 
 def jsonable(value: object) -> Any:
-    """A driver's value as JSON takes it: ISO times, decimals as text, bytes in base64."""
+    """A driver's value as JSON takes it: ISO times, decimals as text, bytes in base64; spelt as PostgreSQL does."""
     match value:
         case None | bool() | int() | str():
             return value
         case float():
-            return value if math.isfinite(value) else str(value)
-        case datetime() | date() | time():
+            return value if math.isfinite(value) else _UNBOUNDED[str(value)]
+        case datetime() | time():
+            return _IDLE_ZEROS.sub(r"\1", value.isoformat())
+        case date():
             return value.isoformat()
+        case Decimal():
+            return format(value, "f") if value.is_finite() else str(value)
         case timedelta():
             return value.total_seconds()
         case bytes() | bytearray() | memoryview():

@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from orchestrator.artifacts.archive import Archive
+from orchestrator.artifacts.archive import Entry as File
 from orchestrator.artifacts.names import NameBook, safe_name, safe_path
 from orchestrator.artifacts.pages import Section, page_end, page_start, table
-from orchestrator.artifacts.records import Artifact, Record, read_artifact
+from orchestrator.artifacts.pieces import read_pieces
+from orchestrator.artifacts.records import Artifact
 from orchestrator.artifacts.spool import INLINE_LIMIT, Spool, Stored, open_stored, remove_stored
 from orchestrator.artifacts.stream import SealingWriter, UnsealingReader, chunks
 from orchestrator.core.model import Residue, Retention
@@ -106,17 +108,18 @@ def build_package(
     try:
         with closing(page):
             counted = _Counted(SealingWriter(spool, key, aad))
-            with zipfile.ZipFile(counted, "w", zipfile.ZIP_DEFLATED) as archive:
-                build = _Build(archive, about, key, directory, page)
-                listings = [build.add(part) for part in parts]
-                build.write_index(listings)
+            archive = Archive(counted, about.prepared_at)
+            build = _Build(archive, about, key, directory, page)
+            listings = [build.add(part) for part in parts]
+            build.write_index(listings)
+            archive.finish()
             counted.sealed.finish()
             stored = spool.finish()
     except BaseException:
         spool.discard()
         raise
     records = sum(part.artifact.records for part in parts)
-    return Package(stored, counted.size, counted.digest.hexdigest(), records, build.files)
+    return Package(stored, counted.size, counted.digest.hexdigest(), records, archive.files)
 
 
 def open_package(stored: Stored, key: RequestKey, aad: str, directory: Path) -> io.BufferedReader:
@@ -134,54 +137,66 @@ def verify_package(stored: Stored, key: RequestKey, aad: str, directory: Path) -
     return size, digest.hexdigest()
 
 
-class _Counted(io.RawIOBase):
-    """Counts and digests the ZIP on its way into the seal. Not seekable, so that the ZIP is written front to back."""
+class _Counted:
+    """Counts and digests the ZIP on its way into the seal."""
 
     def __init__(self, sealed: SealingWriter) -> None:
-        super().__init__()
         self.sealed = sealed
         self.size = 0
         self.digest = hashlib.sha256()
 
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any, /) -> int:
+    def write(self, data: bytes) -> None:
         self.size += len(data)
         self.digest.update(data)
-        return self.sealed.write(data)
+        self.sealed.write(data)
 
 
 class _Page:
-    """The sections of ``index.html``, sealed in a spool until the summary that stands above them is known."""
+    """The sections of ``index.html``, kept until the summary that stands above them is known: sealed if they are many."""
 
     def __init__(self, key: RequestKey, directory: Path) -> None:
         self._key = key
         self._directory = directory
-        self._spool = Spool(directory)
-        self._sealed = SealingWriter(self._spool, key, "page")
+        self._texts: list[str] = []
+        self._held = 0
+        self._spool: Spool | None = None
+        self._sealed: SealingWriter | None = None
         self._stored: Stored | None = None
 
     def write(self, text: str) -> None:
-        self._sealed.write(text.encode("utf-8", "replace"))
+        self._texts.append(text)
+        self._held += len(text)
+        if self._held >= INLINE_LIMIT:
+            if self._sealed is None:
+                self._spool = Spool(self._directory)
+                self._sealed = SealingWriter(self._spool, self._key, "page")
+            self._sealed.write(self._taken())
 
     def read(self) -> Iterator[bytes]:
-        self._sealed.finish()
-        self._stored = self._spool.finish()
-        with closing(UnsealingReader(open_stored(self._stored, self._directory), self._key, "page")) as reader:
-            yield from chunks(reader)
+        if self._spool is not None and self._sealed is not None:
+            self._sealed.finish()
+            self._stored = self._spool.finish()
+            with closing(UnsealingReader(open_stored(self._stored, self._directory), self._key, "page")) as reader:
+                yield from chunks(reader)
+        yield self._taken()
 
     def close(self) -> None:
-        if self._stored is None:
-            self._spool.discard()
-        else:
+        if self._stored is not None:
             remove_stored(self._stored, self._directory)
+        elif self._spool is not None:
+            self._spool.discard()
+
+    def _taken(self) -> bytes:
+        data = "".join(self._texts).encode("utf-8", "replace")
+        self._texts.clear()
+        self._held = 0
+        return data
 
 
 class _Build:
     """One package under construction."""
 
-    def __init__(self, archive: zipfile.ZipFile, about: About, key: RequestKey, directory: Path, page: _Page) -> None:
+    def __init__(self, archive: Archive, about: About, key: RequestKey, directory: Path, page: _Page) -> None:
         self._archive = archive
         self._about = about
         self._key = key
@@ -190,7 +205,6 @@ class _Build:
         self._names = NameBook()
         self._names.claim("index.html")
         self._names.claim("index.json")
-        self.files = 0
 
     def add(self, part: Part) -> _Listing:
         """Write all files of one part."""
@@ -214,61 +228,51 @@ class _Build:
         """Read the artifact once, writing each file whose pieces come while no other is open.
 
         A ZIP takes one file at a time. Connectors mostly write one collection after the other, and one pass does; where
-        they mix them, those that were passed over wait for the next pass.
+        they mix them, those that were passed over wait for the next pass. The pieces go over as they are: only what the
+        page shows is unpacked.
         """
         passed: set[tuple[bool, str]] = set()
         current: _Entry | None = None
-        out: IO[bytes] | None = None
+        out: File | None = None
         section: Section | None = None
-        for item in read_artifact(part.artifact.stored, self._key, part.aad, self._directory):
-            which = (False, item.collection) if isinstance(item, Record) else (True, item.name)
+        for piece in read_pieces(part.artifact.stored, self._key, part.aad, self._directory):
+            which = (piece.is_file, piece.name)
             entry = pending.get(which)
             if entry is None or which in passed:
                 continue
             if current is None:
-                current, out = entry, self._open(entry.path)
+                current, out = entry, self._archive.open(entry.path)
                 section = (
                     None if entry.is_file else Section(f"{part.system}: {entry.name}", entry.path, self._page.write)
                 )
             if entry is not current or out is None:
                 passed.add(which)
                 continue
-            if isinstance(item, Record):
-                line = json.dumps(item.values, ensure_ascii=False, separators=(",", ":")) + "\n"
-                out.write(line.encode("utf-8", "replace"))
-                entry.done += 1
-                if section:
-                    section.add(item.values)
-            else:
-                out.write(item.data)
-                entry.done += len(item.data)
+            self._archive.put(out, piece.packed, piece.size)
+            entry.done += piece.count
+            if section and not section.full:
+                section.add(piece.records())
             if entry.done == entry.total:
-                out.close()
+                self._archive.close(out, piece.crc)
                 if section:
-                    section.finish()
+                    section.finish(entry.total)
                 del pending[which]
                 current = out = section = None
         if out is not None:
-            out.close()
             raise VaultError("an artifact does not hold what its index says")
 
     def write_index(self, listings: Sequence[_Listing]) -> None:
         """``index.json`` and ``index.html``."""
-        with self._open("index.json") as out:
-            out.write(json.dumps(self._index(listings), ensure_ascii=False, indent=2).encode("utf-8", "replace"))
-        with self._open("index.html") as out:
-            out.write(self._summary(listings).encode("utf-8", "replace"))
-            for piece in self._page.read():
-                out.write(piece)
-            out.write(page_end().encode())
+        index = json.dumps(self._index(listings), ensure_ascii=False)
+        self._archive.add("index.json", [index.encode("utf-8", "replace")])
+        self._archive.add("index.html", self._html(listings))
 
-    def _open(self, path: str) -> IO[bytes]:
-        self.files += 1
-        moment = self._about.prepared_at.astimezone(UTC)
-        info = zipfile.ZipInfo(path, (max(moment.year, 1980), *moment.timetuple()[1:6]))
-        info.compress_type = zipfile.ZIP_DEFLATED
-        info.external_attr = 0o600 << 16  # the person's own, and nobody else's
-        return self._archive.open(info, "w", force_zip64=True)
+    def _html(self, listings: Sequence[_Listing]) -> Iterator[bytes]:
+        start = self._summary(listings).encode("utf-8", "replace")
+        for piece in self._page.read():
+            yield start + piece
+            start = b""
+        yield page_end().encode()
 
     def _index(self, listings: Sequence[_Listing]) -> Mapping[str, Any]:
         about = self._about

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from itertools import islice
 from typing import Any
 from urllib.parse import quote
 
@@ -15,6 +16,8 @@ MAX_ROWS = 1000
 _LOOK_AHEAD = 50  # records that decide on the columns
 _MAX_COLUMNS = 40
 _MAX_CELL = 500  # characters shown of one value
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 _STYLE = (
     ":root{color-scheme:light dark}"
@@ -68,26 +71,29 @@ class Section:
         self._rows = 0
         self._started = False
 
-    def add(self, record: Mapping[str, Any]) -> None:
-        """One more record."""
-        self._rows += 1
-        if self._started:
-            if self._rows <= MAX_ROWS:
-                self._row(record)
-            return
-        self._first.append(record)
-        if len(self._first) == _LOOK_AHEAD:
-            self._start()
+    @property
+    def full(self) -> bool:
+        """Whether the page shows no more records of this collection."""
+        return self._rows >= MAX_ROWS
 
-    def finish(self) -> None:
-        """Close the table and say what it leaves out."""
+    def add(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """The next records, as far as the page shows them."""
+        for record in islice(records, MAX_ROWS - self._rows):
+            self._rows += 1
+            if self._started:
+                self._row(record)
+                continue
+            self._first.append(record)
+            if len(self._first) == _LOOK_AHEAD:
+                self._start()
+
+    def finish(self, total: int) -> None:
+        """Close the table and say what it leaves out of ``total`` records."""
         if not self._started:
             self._start()
         self._write("</tbody></table></div>\n")
-        if self._rows > MAX_ROWS:
-            self._write(
-                f'<p class="note">The first {MAX_ROWS} of {self._rows} records; the file has all of them.</p>\n'
-            )
+        if total > self._rows:
+            self._write(f'<p class="note">The first {self._rows} of {total} records; the file has all of them.</p>\n')
 
     def _start(self) -> None:
         self._started = True
@@ -103,12 +109,23 @@ class Section:
 
     def _row(self, record: Mapping[str, Any]) -> None:
         rest = {key: value for key, value in record.items() if key not in self._columns}
-        values = [*(record.get(column) for column in self._columns), rest or None]
-        self._write("<tr>" + "".join(f"<td>{_cell(value)}</td>" for value in values) + "</tr>\n")
+        cells = [_text(record.get(column)) for column in self._columns]
+        cells.append(_text(rest) if rest else "")
+        # One escape for the whole row: escaping a cell costs more than making it.
+        row = escape("\0".join(cells))
+        if row.count("\0") == len(self._columns):
+            row = row.replace("\0", "</td><td>")
+        else:
+            row = "</td><td>".join(map(escape, cells))
+        self._write(f"<tr><td>{row}</td></tr>\n")
 
 
 def _cell(value: object) -> str:
+    return escape(_text(value))
+
+
+def _text(value: object) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return escape(text if len(text) <= _MAX_CELL else text[:_MAX_CELL] + " …")
+    text = value if isinstance(value, str) else _encode(value)
+    return text if len(text) <= _MAX_CELL else text[:_MAX_CELL] + " …"

@@ -1,48 +1,30 @@
-"""What a connector gathered about a person: records and files, compressed and sealed while they stream in.
-
-Inside the sealed stream lies one zlib stream of frames ``kind (1) | name (4) | length (4) | payload``:
-
-* ``NAME``: the payload is a name in UTF-8, numbered from 0 in order of appearance
-* ``RECORD``: the payload is one JSON object of the collection ``name``
-* ``FILE``: the payload is a piece of the attachment ``name``; attachments with no piece are empty files
-* ``END``: the payload is the table of contents, as JSON; nothing follows
-"""
+"""What a connector gathered about a person: records and files, compressed and sealed while they stream in."""
 
 from __future__ import annotations
 
 import base64
-import io
 import json
 import math
-import struct
-import zlib
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
-from enum import IntEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 from uuid import UUID
 
-from orchestrator.artifacts.spool import INLINE_LIMIT, Spool, Stored, open_stored
-from orchestrator.artifacts.stream import CHUNK, SealingWriter, UnsealingReader
-from orchestrator.errors import VaultError
+from isal import isal_zlib
+
+from orchestrator.artifacts.pieces import Kind, deflate, head
+from orchestrator.artifacts.spool import INLINE_LIMIT, Spool, Stored
+from orchestrator.artifacts.stream import CHUNK, SealingWriter
 from orchestrator.privacy.vault import RequestKey
 
-__all__ = ["Artifact", "ArtifactWriter", "FilePiece", "Record", "place", "read_artifact"]
+__all__ = ["Artifact", "ArtifactWriter", "place"]
 
-_HEAD = struct.Struct(">BII")
-_LEVEL = 3  # zlib: most of the gain at a third of the time
-
-
-class _Kind(IntEnum):
-    NAME = 1
-    RECORD = 2
-    FILE = 3
-    END = 4
+_HELD = CHUNK
+"""Bytes that one writer holds back before it makes pieces of them: a thousand may be open at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +43,19 @@ class Artifact:
         return sum(self.collections.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record of a collection."""
+@dataclass(slots=True)
+class _Entry:
+    """One collection or attachment in the making."""
 
-    collection: str
-    values: Mapping[str, Any] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class FilePiece:
-    """Some of an attachment, in order; the first piece of an empty file is empty."""
-
-    name: str = field(repr=False)
-    data: bytes = field(repr=False)
+    kind: Kind
+    number: int
+    total: int = 0
+    """Records, or bytes of a file, so far."""
+    crc: int = 0
+    """Of what is in pieces already."""
+    count: int = 0
+    """The part of ``total`` that is held."""
+    held: bytearray = field(default_factory=bytearray)
 
 
 def place(request: UUID, ordinal: int) -> str:
@@ -96,10 +77,8 @@ class ArtifactWriter:
         """``aad`` names the ``place``; ``directory`` is used beyond ``inline_limit``."""
         self._spool = Spool(directory, inline_limit)
         self._sealed = SealingWriter(self._spool, key, aad)
-        self._zlib = zlib.compressobj(_LEVEL)
-        self._names: dict[tuple[_Kind, str], int] = {}
-        self._collections: dict[str, int] = {}
-        self._attachments: dict[str, int] = {}
+        self._entries: dict[tuple[Kind, str], _Entry] = {}
+        self._held = 0
         self._artifact: Artifact | None = None
 
     def __enter__(self) -> Self:
@@ -115,107 +94,92 @@ class ArtifactWriter:
 
     def write(self, collection: str, record: Mapping[str, Any]) -> None:
         """Add one record. Times, decimals, UUIDs and bytes are taken too; raises ``TypeError`` for other classes."""
-        payload = _json(dict(record))
-        self._frame(_Kind.RECORD, self._number(_Kind.RECORD, collection), payload.encode("utf-8", "replace"))
-        self._collections[collection] = self._collections.get(collection, 0) + 1
+        self.lines(collection, _json(dict(record)).encode("utf-8", "replace") + b"\n", 1)
+
+    def lines(self, collection: str, lines: bytes, count: int) -> None:
+        """Add ``count`` records that are JSON already: objects in UTF-8, each on a line that ends with a newline."""
+        self._take(self._entry(Kind.RECORDS, collection), lines, count)
 
     def attach(self, name: str, chunks: Iterable[bytes]) -> None:
         """Add one file. Given again, the name gets more: what came first stays in front."""
-        number = self._number(_Kind.FILE, name)
-        self._attachments.setdefault(name, 0)
+        entry = self._entry(Kind.FILE, name)
         for chunk in chunks:
             for start in range(0, len(chunk), CHUNK):
-                self._frame(_Kind.FILE, number, chunk[start : start + CHUNK])
-            self._attachments[name] += len(chunk)
+                piece = chunk[start : start + CHUNK]
+                self._take(entry, piece, len(piece))
 
     def finish(self) -> Artifact:
         """End and make durable; may be called again."""
         if self._artifact is None:
-            contents = {"collections": self._collections, "attachments": self._attachments}
-            self._frame(_Kind.END, 0, json.dumps(contents, ensure_ascii=False).encode("utf-8", "replace"))
-            self._sealed.write(self._zlib.flush())
+            self._make_pieces()
+            collections, attachments = self._totals(Kind.RECORDS), self._totals(Kind.FILE)
+            contents = json.dumps({"collections": collections, "attachments": attachments}).encode()
+            self._put(head(Kind.END, 0, packed=len(contents)), contents)
             self._sealed.finish()
-            self._artifact = Artifact(self._spool.finish(), dict(self._collections), dict(self._attachments))
+            self._artifact = Artifact(self._spool.finish(), collections, attachments)
         return self._artifact
 
     def discard(self) -> None:
         """Throw everything away."""
         self._spool.discard()
 
-    def _number(self, kind: _Kind, name: str) -> int:
-        number = self._names.get((kind, name))
-        if number is None:
-            number = self._names[kind, name] = len(self._names)
-            # The frame's own name field says what the name is for.
-            self._frame(_Kind.NAME, int(kind), name.encode("utf-8", "replace"))
-        return number
+    def _totals(self, kind: Kind) -> dict[str, int]:
+        return {name: entry.total for (k, name), entry in self._entries.items() if k is kind}
 
-    def _frame(self, kind: _Kind, name: int, payload: bytes) -> None:
+    def _entry(self, kind: Kind, name: str) -> _Entry:
         if self._artifact is not None:
             raise ValueError("the artifact is finished")
-        self._sealed.write(self._zlib.compress(_HEAD.pack(kind, name, len(payload))))
-        self._sealed.write(self._zlib.compress(payload))
+        entry = self._entries.get((kind, name))
+        if entry is None:
+            # What came before goes first, so that names which do not mix lie one after the other.
+            self._make_pieces()
+            entry = self._entries[kind, name] = _Entry(kind, len(self._entries))
+            text = name.encode("utf-8", "replace")
+            self._put(head(Kind.NAME, int(kind), packed=len(text)), text)
+        return entry
+
+    def _take(self, entry: _Entry, data: bytes, count: int) -> None:
+        entry.total += count
+        if len(data) >= _HELD:
+            self._make_pieces()
+            self._piece(entry, data, count)
+            return
+        entry.held += data
+        entry.count += count
+        self._held += len(data)
+        if self._held >= _HELD:
+            self._make_pieces()
+
+    def _make_pieces(self) -> None:
+        if self._held:
+            for entry in self._entries.values():
+                if entry.held:
+                    self._piece(entry, bytes(entry.held), entry.count)
+                    entry.held.clear()
+                    entry.count = 0
+            self._held = 0
+
+    def _piece(self, entry: _Entry, data: bytes, count: int) -> None:
+        packed = deflate(data)
+        entry.crc = isal_zlib.crc32(data, entry.crc)
+        self._put(head(entry.kind, entry.number, count, len(data), entry.crc, len(packed)), packed)
+
+    def _put(self, first: bytes, second: bytes) -> None:
+        self._sealed.write(first)
+        self._sealed.write(second)
 
 
-def read_artifact(stored: Stored, key: RequestKey, aad: str, directory: Path) -> Iterator[Record | FilePiece]:
-    """Everything in an artifact, as it was written, in constant memory.
-
-    Raises ``VaultError`` (shredded, tampered with, cut off) and ``NotFound`` (the file is gone), if need be midway.
-    """
-    with closing(UnsealingReader(open_stored(stored, directory), key, aad)) as sealed:
-        frames = _Inflating(sealed)
-        names: list[tuple[int, str]] = []
-        while True:
-            kind, number, length = _HEAD.unpack(frames.take(_HEAD.size))
-            payload = frames.take(length)
-            if kind == _Kind.NAME:
-                names.append((number, payload.decode()))
-                if number == _Kind.FILE:
-                    yield FilePiece(names[-1][1], b"")
-            elif kind == _Kind.RECORD:
-                yield Record(names[number][1], cast("Mapping[str, Any]", json.loads(payload)))
-            elif kind == _Kind.FILE:
-                yield FilePiece(names[number][1], payload)
-            else:
-                # Reading on to the end makes sure that the last chunk holds too.
-                frames.drain()
-                return
-
-
-class _Inflating:
-    """Reads exact numbers of bytes out of a compressed stream."""
-
-    def __init__(self, source: io.RawIOBase) -> None:
-        self._source = source
-        self._zlib = zlib.decompressobj()
-        self._ready = bytearray()
-        self._ended = False
-
-    def take(self, size: int) -> bytes:
-        while len(self._ready) < size:
-            if self._ended:
-                raise VaultError("the sealed file ends before its contents do")
-            # Bounded: a small file must not be able to blow up in memory.
-            fed = self._zlib.unconsumed_tail or (self._source.read(CHUNK) or b"")
-            inflated = self._zlib.decompress(fed, max(CHUNK, size))
-            # Without input zlib may still hold output back; the end is where neither is left.
-            self._ended = not fed and not inflated
-            self._ready += inflated
-        taken = bytes(self._ready[:size])
-        del self._ready[:size]
-        return taken
-
-    def drain(self) -> None:
-        while self._source.read(CHUNK):
-            pass
+_encoder = json.JSONEncoder(
+    default=lambda value: _plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False
+)
 
 
 def _json(record: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(record, default=_plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return _encoder.encode(record)
     except ValueError:
         # NaN and infinities are no JSON; a measurement that is one of them is kept by its name.
-        return json.dumps(_finite(record), default=_plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return _encoder.encode(_finite(record))
 
 
 def _finite(value: object) -> object:

@@ -62,20 +62,28 @@ class SealingWriter(io.RawIOBase):
         """Take all of ``data``."""
         if self._finished:
             raise ValueError("the sealed stream is finished")
-        self._pending += data
-        while len(self._pending) > CHUNK:  # one chunk's worth is kept back: it may be the last
-            self._emit(bytes(self._pending[:CHUNK]), last=False)
-            del self._pending[:CHUNK]
+        rest = memoryview(data)
+        if self._pending:
+            missing = CHUNK - len(self._pending)
+            self._pending += rest[:missing]
+            rest = rest[missing:]
+            if rest:
+                self._emit(self._pending, last=False)
+                self._pending.clear()
+        while len(rest) > CHUNK:  # one chunk's worth is kept back: it may be the last
+            self._emit(rest[:CHUNK], last=False)
+            rest = rest[CHUNK:]
+        self._pending += rest
         return len(data)
 
     def finish(self) -> None:
         """Write the last chunk. The sink stays open."""
         if not self._finished:
-            self._emit(bytes(self._pending), last=True)
+            self._emit(self._pending, last=True)
             self._pending.clear()
             self._finished = True
 
-    def _emit(self, plain: bytes, *, last: bool) -> None:
+    def _emit(self, plain: bytearray | memoryview, *, last: bool) -> None:
         self._sink.write(self._aead.encrypt(_nonce(self._number, last=last), plain, self._aad))
         self._number += 1
 

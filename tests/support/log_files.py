@@ -48,6 +48,9 @@ class ListSink:
     def write(self, collection: str, record: Mapping[str, Any]) -> None:
         self.records.append((collection, dict(record)))
 
+    def lines(self, collection: str, lines: bytes, count: int) -> None:
+        raise AssertionError("the logs writes records one by one")
+
     def attach(self, name: str, chunks: Iterable[bytes]) -> None:
         raise AssertionError(f"logs have no attachments, not even {name}")
 

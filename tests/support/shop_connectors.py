@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,13 @@ class Gathered:
 
     def write(self, collection: str, record: Mapping[str, Any]) -> None:
         self.records[collection].append(record)
+
+    def lines(self, collection: str, lines: bytes, count: int) -> None:
+        records = [json.loads(line) for line in lines.decode().removesuffix("\n").split("\n")]
+        assert lines.endswith(b"\n")
+        assert len(records) == count
+        for record in records:
+            self.write(collection, record)
 
     def attach(self, name: str, chunks: Any) -> None:
         self.records[name] = list(chunks)

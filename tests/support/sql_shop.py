@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -223,6 +224,14 @@ class MemorySink:
     def write(self, collection: str, record: Mapping[str, Any]) -> None:
         """Keep a record."""
         self.records.append((collection, dict(record)))
+
+    def lines(self, collection: str, lines: bytes, count: int) -> None:
+        """Keep records that are JSON already."""
+        records = [json.loads(line) for line in lines.decode().removesuffix("\n").split("\n")]
+        assert lines.endswith(b"\n")
+        assert len(records) == count
+        for record in records:
+            self.write(collection, record)
 
     def attach(self, name: str, chunks: Any) -> None:
         """No connector of tables attaches files."""

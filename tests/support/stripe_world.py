@@ -29,6 +29,9 @@ class Collected:
     def write(self, collection: str, record: Mapping[str, Any]) -> None:
         self.records.setdefault(collection, []).append(dict(record))
 
+    def lines(self, collection: str, lines: bytes, count: int) -> None:
+        raise AssertionError("Stripe writes records one by one")
+
     def attach(self, name: str, chunks: object) -> None:
         raise AssertionError("Stripe has no files to attach")
 

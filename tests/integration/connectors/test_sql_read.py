@@ -117,6 +117,9 @@ class CountingSink:
     def write(self, collection: str, record: Mapping[str, Any]) -> None:
         self.records += 1
 
+    def lines(self, collection: str, lines: bytes, count: int) -> None:
+        self.records += count
+
     def attach(self, name: str, chunks: Any) -> None:
         raise AssertionError(name)
 

@@ -20,6 +20,7 @@ PROGRAMS = {
     "rabbitmq-server": Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
     "mariadb-server": Path("/usr/sbin/mariadbd"),
     "redis-server": Path("/usr/bin/redis-server"),
+    "postgresql-client": Path("/usr/bin/psql"),
 }
 """Package → a program by which we know it is there."""
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import stat
 import tracemalloc
+import zlib
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from uuid import UUID
@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.artifacts.records import ArtifactWriter, FilePiece, Record, read_artifact
+from orchestrator.artifacts.pieces import LAST, Piece, deflate, read_pieces
+from orchestrator.artifacts.records import ArtifactWriter
 from orchestrator.artifacts.spool import Spool, Stored, open_stored, remove_stored, sweep_unfinished
 from orchestrator.artifacts.stream import CHUNK, SealingWriter, UnsealingReader
 from orchestrator.errors import NotFound, VaultError
@@ -110,8 +111,12 @@ def gather(directory, fill, inline_limit=256 * 1024):
         return sink.finish()
 
 
-def read(artifact, directory):
-    return list(read_artifact(artifact.stored, KEY, "r1/3", directory))
+def read(artifact, directory) -> list[Piece]:
+    return list(read_pieces(artifact.stored, KEY, "r1/3", directory))
+
+
+def records(pieces, collection):
+    return [record for p in pieces if not p.is_file and p.name == collection for record in p.records()]
 
 
 VALUES = st.dictionaries(
@@ -121,11 +126,41 @@ VALUES = st.dictionaries(
 
 @given(st.lists(st.tuples(st.sampled_from(["orders", "profile", "ädresses/../x"]), VALUES), max_size=20))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_records_come_back_in_order_with_their_collections(tmp_path, records):
-    artifact = gather(tmp_path, lambda sink: [sink.write(name, values) for name, values in records])
-    assert [(r.collection, r.values) for r in read(artifact, tmp_path)] == records
-    assert artifact.records == len(records)
+def test_the_records_of_each_collection_come_back_in_order(tmp_path, given):
+    artifact = gather(tmp_path, lambda sink: [sink.write(name, values) for name, values in given])
+    pieces = read(artifact, tmp_path)
+    for collection in {name for name, _ in given}:
+        assert records(pieces, collection) == [values for name, values in given if name == collection]
+    assert artifact.records == len(given) == sum(p.count for p in pieces)
     assert artifact.stored.inline is not None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 300), st.sampled_from("xyz")), min_size=1, max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+def test_the_pieces_of_a_collection_are_one_deflate_stream_with_the_checksum_of_the_last(tmp_path, written):
+    """Whether records come one by one or as lines, a few bytes at a time or many."""
+
+    def fill(sink):
+        for whole, length, name in written:
+            lines = b'{"n":"%s"}\n' % (name.encode() * length * (97 if whole else 1))
+            sink.lines(name, lines * (9 if whole else 1), 9 if whole else 1)
+            sink.write(name, {"n": name})
+
+    pieces = read(gather(tmp_path, fill), tmp_path)
+    for name in {name for _, _, name in written}:
+        own = [p for p in pieces if p.name == name]
+        whole = zlib.decompressobj(-zlib.MAX_WBITS).decompress(b"".join(p.packed for p in own) + LAST)
+        assert whole == b"".join(p.data() for p in own)
+        assert zlib.crc32(whole) == own[-1].crc
+        assert len(whole.splitlines()) == sum(p.count for p in own)
+
+
+def test_a_piece_that_holds_more_than_it_says_is_not_unpacked_further():
+    bomb = Piece("t", is_file=False, count=1, size=10, crc=0, packed=deflate(b"0" * 1_000_000))
+    assert bomb.data() == b"0" * 10
+    short = Piece("t", is_file=False, count=1, size=10, crc=0, packed=deflate(b"0" * 9))
+    with pytest.raises(VaultError):
+        short.data()
 
 
 def test_files_come_back_byte_for_byte_between_records(tmp_path):
@@ -138,9 +173,10 @@ def test_files_come_back_byte_for_byte_between_records(tmp_path):
         sink.write("profile", {"id": 2})
 
     artifact = gather(tmp_path, fill)
-    items = read(artifact, tmp_path)
-    assert b"".join(i.data for i in items if isinstance(i, FilePiece) and i.name == "avatar.png") == picture
-    assert [i.values["id"] for i in items if isinstance(i, Record)] == [1, 2]
+    pieces = read(artifact, tmp_path)
+    assert b"".join(p.data() for p in pieces if p.is_file and p.name == "avatar.png") == picture
+    assert "empty.txt" in {p.name for p in pieces if p.is_file}
+    assert [r["id"] for r in records(pieces, "profile")] == [1, 2]
     assert artifact.attachments == {"avatar.png": len(picture), "empty.txt": 0}
 
 
@@ -150,7 +186,7 @@ def test_values_that_databases_give_are_kept_readable(tmp_path):
         "raw": b"\x00\x01", "tags": {"b", "a"}, "rate": float("nan"), "bad": "\ud800",
     }  # fmt: skip
     artifact = gather(tmp_path, lambda sink: sink.write("t", values))
-    assert read(artifact, tmp_path)[0].values == {
+    assert records(read(artifact, tmp_path), "t")[0] == {
         "at": "2026-01-02T00:00:00+00:00", "on": "2026-01-02", "sum": "1.10", "id": str(UUID(int=1)), "raw": "AAE=",
         "tags": ["a", "b"], "rate": "nan", "bad": "?",
     }  # fmt: skip
@@ -176,7 +212,7 @@ def test_beyond_the_limit_it_lies_in_a_private_file_whose_bytes_tell_nothing(tmp
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert b"events" not in path.read_bytes()
-    assert sum(1 for _ in read_artifact(artifact.stored, KEY, "r1/3", folder)) == 30_000
+    assert sum(p.count for p in read(artifact, folder)) == 30_000
     remove_stored(artifact.stored, folder)
     with pytest.raises(NotFound):
         open_stored(artifact.stored, folder)
@@ -205,8 +241,8 @@ def test_writing_and_reading_take_little_memory_however_much_there_is(tmp_path):
     def peak(count: int) -> int:
         tracemalloc.start()
         artifact = gather(tmp_path, lambda sink: many(sink, count))
-        for _ in itertools.islice(read_artifact(artifact.stored, KEY, "r1/3", tmp_path), count):
-            pass
+        for piece in read_pieces(artifact.stored, KEY, "r1/3", tmp_path):
+            piece.data()
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return used

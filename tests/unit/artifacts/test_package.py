@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from orchestrator.artifacts.archive import Archive
 from orchestrator.artifacts.names import NameBook, safe_name, safe_path
 from orchestrator.artifacts.package import About, Part, build_package, open_package, verify_package
 from orchestrator.artifacts.records import ArtifactWriter
@@ -127,6 +128,44 @@ def test_a_package_is_verified_by_reading_all_of_it(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(VaultError):
         verify_package(package.stored, KEY, "r1/package", tmp_path)
+
+
+def test_other_programs_read_the_archive(tmp_path):
+    sizes = [0, 1, 255, 256, 70_000, 1_000_000]
+    out = io.BytesIO()
+    archive = Archive(out, NOW)
+    contents = {f"ä/{size}.txt": (b"0123456789" * (size // 10 + 1))[:size] for size in sizes}
+    for path, data in contents.items():
+        archive.add(path, [data[i : i + 50_000] for i in range(0, len(data), 50_000)])
+    archive.finish()
+    assert archive.files == len(sizes)
+    with zipfile.ZipFile(out) as read:
+        assert {i.filename: read.read(i) for i in read.infolist()} == contents
+        assert {i.date_time for i in read.infolist()} == {(2026, 11, 22, 12, 0, 0)}
+        assert {i.external_attr >> 16 for i in read.infolist()} == {0o100600}
+
+
+def test_an_archive_of_no_files_is_one(tmp_path):
+    out = io.BytesIO()
+    Archive(out, datetime(1970, 1, 1, tzinfo=UTC)).finish()
+    assert zipfile.ZipFile(out).namelist() == []
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_large_package_holds_every_record_of_every_collection(tmp_path, mixed):
+    """Also where a system writes its collections in turns."""
+    names, each = ("a", "b", "c"), 5000
+    order = [(n, i) for i in range(each) for n in names] if mixed else [(n, i) for n in names for i in range(each)]
+
+    def fill(sink):
+        for name, i in order:
+            sink.write(name, {"i": i, "text": f"{name}{i}" * 5})
+
+    package, archive = build(tmp_path, part(tmp_path, "s", fill))
+    assert archive.testzip() is None
+    assert package.records == len(order)
+    for name in names:
+        assert [json.loads(line)["i"] for line in archive.read(f"s/{name}.jsonl").splitlines()] == list(range(each))
 
 
 def test_nothing_but_the_package_is_left_behind(tmp_path):

@@ -33,6 +33,9 @@ class Moment:
     def write(self, collection: str, record: Mapping[str, Any]) -> None:
         self.written.append((collection, dict(record)))
 
+    def lines(self, collection: str, lines: bytes, count: int) -> None:
+        raise AssertionError("the desk writes records one by one")
+
     def attach(self, name: str, chunks: object) -> None:
         raise AssertionError("the desk attaches nothing")
 
