@@ -29,9 +29,9 @@ def run(folder: Path, *, small: bool) -> Report:
     theirs: list[list[float]] = []
     with (
         servers() as on,
-        deployed(folder / "habeas", on, "latency", size) as deployment,
+        deployed(folder / "habeas", on, "latency", size.batch) as deployment,
         sending(deployment) as sender,
-        celery(folder / "celery", on.redis.url_of(1), on.redis.url_of(0)) as peer,
+        celery(folder / "celery", on.rabbitmq.add_vhost("chords"), on.redis.url_of()) as peer,
         peer.worker(),
     ):
         start(deployment, size)
@@ -45,7 +45,7 @@ def run(folder: Path, *, small: bool) -> Report:
         {
             "rounds": f"{rounds} of {each} requests and {each} chords, one at a time, taking turns",
             "Habeas": f"six steps, {size.in_words()}, RabbitMQ quorum queues, settings as they come otherwise",
-            "chords": "four and a callback, prefork 2, Redis as broker and for results",
+            "chords": "four and a callback, prefork 2, RabbitMQ as broker, results in Redis",
             "PostgreSQL": IN_WORDS,
             "at rest": f"all processes for {rest:g} s",
         },
