@@ -61,7 +61,7 @@ class Meters:
 
     def read(self) -> Reading:
         """Now."""
-        cpu = {kind: sum(map(_seconds, pids)) for kind, pids in self._processes.items()}
+        cpu = {kind: sum(map(seconds_of, pids)) for kind, pids in self._processes.items()}
         commits, statements, wal = self._postgres()
         published, delivered = self._broker()
         return Reading(cpu, commits, statements, wal, published, delivered)
@@ -98,7 +98,7 @@ def between(before: Reading, after: Reading, requests: int) -> Costs:
     )
 
 
-def _seconds(pid: int) -> float:
+def seconds_of(pid: int) -> float:
     """CPU seconds of a process, its children, and those of its children that have ended."""
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)

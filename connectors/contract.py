@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import StrEnum
@@ -37,6 +37,7 @@ from typing import Annotated, Any, ClassVar, Generic, Protocol, TypeVar, cast
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo
 
 __all__ = [
+    "MOST_PARALLEL",
     "Action",
     "Call",
     "Connector",
@@ -61,6 +62,8 @@ __all__ = [
     "Unauthorised",
 ]
 
+MOST_PARALLEL = 1000
+"""Threads that one batch may have."""
 JSON = Any
 """A value that ``json.dumps`` takes."""
 
@@ -304,8 +307,9 @@ class Connector(Generic[ConfigT]):
     """
 
     Config: ClassVar[type[ConnectorConfig]]
-    parallel: ClassVar[int] = 8
-    """How many tasks of a batch run at once, in threads, where only the one-person method is defined."""
+    parallel: int = 8
+    """How many tasks of a batch run at once, in threads, where only the one-person method is defined. The settings of a
+    system may say otherwise, up to ``MOST_PARALLEL``; not before ``__init__`` has ended."""
     batch: ClassVar[int] = 100
     """The largest batch that makes sense for this kind of system; a system's settings may lower it."""
 
@@ -369,7 +373,9 @@ class Connector(Generic[ConfigT]):
                 yield task, attempt(task)
             return
         with ThreadPoolExecutor(max_workers=min(self.parallel, len(tasks))) as pool:
-            yield from zip(tasks, pool.map(attempt, tasks), strict=True)
+            under_way = {pool.submit(attempt, task): task for task in tasks}
+            for done in as_completed(under_way):
+                yield under_way[done], done.result()
 
     @staticmethod
     def _perform_many(

@@ -45,9 +45,10 @@ class Peers:
         self._numbers = count()
 
     def chords(self) -> float:
-        """Celery chords of four and a callback, a second; Redis both as broker and for results."""
-        folder = self._folder / f"chords{next(self._numbers)}"
-        with celery(folder, self._on.redis.url_of(1), self._on.redis.url_of(0)) as peer, peer.worker():
+        """Celery chords of four and a callback, a second; results in Redis."""
+        name = f"chords{next(self._numbers)}"
+        broker, results = self._on.rabbitmq.add_vhost(name), self._on.redis.url_of()
+        with celery(self._folder / name, broker, results) as peer, peer.worker():
             peer.sender.ask("chords", 20)
             return self._sizes.chords / float(peer.sender.ask("chords", self._sizes.chords)["seconds"])
 
@@ -110,11 +111,11 @@ def _settings(sizes: Sizes) -> dict[str, str]:
         "Habeas": f"{sizes.habeas.requests:,} requests, {sizes.habeas.in_words()}, RabbitMQ quorum queues, "
         "one publisher with confirms in windows of 500; signatures, sealing, audit and answers on",
         "PostgreSQL": IN_WORDS,
-        "chords": f"{sizes.chords:,}, Celery {version('celery')}, prefork 2, prefetch 32, Redis (not durable) as broker "
-        "and for results",
+        "chords": f"{sizes.chords:,}, Celery {version('celery')}, prefork 2, prefetch 32, results in Redis (not durable), the broker of the "
+        "tasks below",
         "tasks": f"{sizes.tasks:,}, RabbitMQ durable queue, persistent, confirmed, acknowledged late, prefork 2",
-        "DBOS": f"{sizes.fan_outs} workflows, version {version('dbos')}, one process with 32 under way, polling every "
-        "50 ms, the same PostgreSQL",
+        "DBOS": f"{sizes.fan_outs} workflows, version {version('dbos')}, one process with 64 under way, polling every "
+        "20 ms, the same PostgreSQL",
     }
 
 

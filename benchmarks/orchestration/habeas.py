@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -74,18 +76,21 @@ class Measured:
         return self.requests / self.seconds
 
 
-def files(folder: Path) -> dict[str, str]:
+def six_steps() -> list[dict[str, Any]]:
+    """The systems of ``WORKFLOW``: others are found by what ``accounts`` knows."""
+    held = {"accounts": {"discovers": ["user_id"]}}
+    held |= {name: {"identified_by": ["user_id"]} for name in ("crm", "mail", "orders")}
+    return [{"name": name, "connector": "benchmarks.noop:Noop", "config": c} for name, c in held.items()]
+
+
+def files(folder: Path, workflow: str, systems: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Write the definition files; gives the settings that name them."""
     flows = folder / "workflows"
     flows.mkdir(parents=True)
-    (flows / "erasure.yaml").write_text(WORKFLOW)
+    (flows / "erasure.yaml").write_text(workflow)
     (flows / "regulations.yaml").write_text("regulations:\n  gdpr: {months: 1}\n")
     (flows / "categories.yaml").write_text("categories:\n  all: [user]\n")
-    held = {"accounts": {"discovers": ["user_id"]}} | {
-        n: {"identified_by": ["user_id"]} for n in ("crm", "mail", "orders")
-    }
-    entries = [{"name": name, "connector": "benchmarks.noop:Noop", "config": c} for name, c in held.items()]
-    (folder / "systems.yaml").write_text(yaml.safe_dump({"systems": entries}))
+    (folder / "systems.yaml").write_text(yaml.safe_dump({"systems": [*systems]}))
     source = {"source": SOURCE, "secrets": [{"env": "BENCHMARK_SECRET"}], "rights": ["erasure"]}
     (folder / "sources.yaml").write_text(yaml.safe_dump({"sources": [{**source, "trusted_to_verify": True}]}))
     return {
@@ -101,16 +106,26 @@ def files(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def deployed(folder: Path, on: Servers, name: str, size: Size) -> Iterator[Deployment]:
-    """A deployment of its own on the servers: a fresh database, a fresh vhost; migrated, not started."""
+def deployed(
+    folder: Path,
+    on: Servers,
+    name: str,
+    batch: int,
+    workflow: str = WORKFLOW,
+    systems: Sequence[Mapping[str, Any]] = (),
+) -> Iterator[Deployment]:
+    """A deployment of its own on the servers: a fresh database, a fresh vhost; migrated, not started.
+
+    ``batch``: steps of a claim, messages of an admission; ``systems``: those of ``six_steps`` unless given.
+    """
     deployment = Deployment(
         folder,
         {
-            **files(folder / "definitions"),
+            **files(folder / "definitions", workflow, systems or six_steps()),
             "HABEAS_DATABASE_URL": on.postgres.create_database(name),
             "HABEAS_BROKER_URL": on.rabbitmq.add_vhost(name),
-            "HABEAS_CLAIM_BATCH": str(size.batch),
-            "HABEAS_INTAKE_BATCH": str(size.batch),
+            "HABEAS_CLAIM_BATCH": str(batch),
+            "HABEAS_INTAKE_BATCH": str(batch),
         },
     )
     try:
@@ -126,9 +141,18 @@ def start(deployment: Deployment, size: Size) -> None:
     workers = [_numbered("worker", n) for n in range(size.workers)]
     deployment.start(*others)
     deployment.start(*workers, arguments=("-c", str(size.processes)))
-    for name in (*others, *workers):
+    await_up(deployment, *others, *workers)
+
+
+def await_up(deployment: Deployment, *names: str) -> None:
+    """Until these processes are up."""
+    for name in names:
         log = deployment.directory / f"{name}.1.log"
-        eventually(lambda log=log: "process.started" in log.read_text(), f"{name} is up")  # type: ignore[misc]
+        eventually(partial(_says, log, "process.started"), f"{name} is up")
+
+
+def _says(log: Path, event: str) -> bool:
+    return event in log.read_text(errors="replace")
 
 
 def _numbered(kind: str, n: int) -> str:
@@ -155,7 +179,7 @@ def sending(deployment: Deployment) -> AbstractContextManager[Program]:
 
 def measure(folder: Path, on: Servers, name: str, size: Size) -> Measured:
     """Run it once, warmed up. Raises ``WrongResult`` unless every request completed, with all its steps."""
-    with deployed(folder, on, name, size) as deployment, sending(deployment) as sender:
+    with deployed(folder, on, name, size.batch) as deployment, sending(deployment) as sender:
         start(deployment, size)
         sender.ask("many", min(WARM_UP, size.requests), STEPS)
         reading = meters(deployment, on, sender.process.pid)

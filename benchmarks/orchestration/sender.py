@@ -1,6 +1,7 @@
 """The upstream service: a process that publishes requests and waits for their completion events.
 
-It answers to ``many N STEPS`` and ``one N STEPS``; each request must report that many steps.
+It answers to ``many N STEPS`` and ``one N STEPS``, where each request must report that many steps; and to ``publish N``,
+which waits for nothing.
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ class Waiting:
             self.early.add(answer.message_id)
 
 
+def publish(publisher: Publisher, requests: int) -> Found:
+    """Publish that many."""
+    return {"wrong": [], "published": len(publisher.request_many("erasure", people(requests)))}
+
+
 def many(publisher: Publisher, requests: int, steps: int) -> Found:
     """Publish that many; how long until the last one's completion was received."""
     waiting = Waiting(steps)
@@ -80,7 +86,7 @@ def _await(publisher: Publisher, waiting: Waiting) -> None:
             waiting.hear(said)
             until = time.monotonic() + PATIENCE
             if not waiting.open:
-                break
+                return
 
 
 def one_by_one(publisher: Publisher, requests: int, steps: int) -> Found:
@@ -107,7 +113,13 @@ def main() -> None:
         answer_secrets=[os.environ["HABEAS_EVENT_SECRET"]],
         timeout=60,
     ) as publisher:
-        answer({"many": partial(many, publisher), "one": partial(one_by_one, publisher)})
+        answer(
+            {
+                "publish": partial(publish, publisher),
+                "many": partial(many, publisher),
+                "one": partial(one_by_one, publisher),
+            }
+        )
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from dbos import DBOS, Queue
 
 from benchmarks.programs import Found, answer
 
-AT_ONCE = int(os.environ.get("PEER_AT_ONCE", "32"))
+AT_ONCE = int(os.environ.get("PEER_AT_ONCE", "64"))
 """Workflows that one process has under way."""
-POLL = float(os.environ.get("PEER_POLL", "0.05"))
+POLL = float(os.environ.get("PEER_POLL", "0.02"))
 """Seconds between looks into the queue, and for a result."""
 
 _queues: list[Queue] = []

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from connectors.contract import (
+    MOST_PARALLEL,
     Action,
     Call,
     Connector,
@@ -55,7 +56,8 @@ class Stripe(Connector[StripeConfig]):
     def __init__(self, system: str, config: StripeConfig) -> None:
         """Does no I/O."""
         super().__init__(system, config)
-        self._gateway = Gateway(config, threads=2 * self.parallel)
+        # Connections are opened as they are needed; how many tasks run at once is for the system's settings to say.
+        self._gateway = Gateway(config, threads=MOST_PARALLEL)
         self._erasure = Erasure(self._gateway, config)
 
     def categories(self) -> frozenset[str]:

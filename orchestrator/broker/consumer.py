@@ -22,6 +22,8 @@ _log = logs.get("intake")
 
 IDLE = 1.0
 """Seconds of waiting for a message before it is looked whether to stop."""
+BREATH = 0.001
+"""Seconds to look for a second message where the last one came alone: nobody waits for company that doesn't come."""
 PAUSE = 1.0
 """Seconds between attempts while the database or the broker is away."""
 
@@ -35,6 +37,8 @@ class IntakeConsumer:
         self._batch = runtime.settings.intake_batch
         self._linger = runtime.settings.intake_linger_ms / 1000
         self._waiting: list[Any] = []
+        self._alone = True
+        """The last message was alone in its batch."""
 
     def run(self) -> None:
         """Until ``stop`` is set."""
@@ -61,10 +65,11 @@ class IntakeConsumer:
                 self._fill(connection)
                 if self._waiting:
                     batch, self._waiting[:] = self._waiting[: self._batch], self._waiting[self._batch :]
+                    self._alone = len(batch) == 1
                     self._admit(batch)
 
     def _fill(self, connection: Connection) -> None:
-        """Wait for a first message; then a moment for more."""
+        """Wait for a first message; then a moment for more, and a longer one where many are coming."""
         until = time.monotonic() + IDLE
         while len(self._waiting) < self._batch:
             left = until - time.monotonic()
@@ -77,7 +82,7 @@ class IntakeConsumer:
                 connection.heartbeat_check()
                 return
             if not had and self._waiting:
-                until = time.monotonic() + self._linger
+                until = time.monotonic() + (min(BREATH, self._linger) if self._alone else self._linger)
 
     def _admit(self, batch: list[Any]) -> None:
         now = datetime.now(UTC)

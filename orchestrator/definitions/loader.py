@@ -226,9 +226,12 @@ def _connector(
     if config is None:
         return None, faults
     try:
-        return kind(entry.name, config), []
+        connector = kind(entry.name, config)
     except (ValueError, ConnectorError) as error:
         return None, [document.fault((*where, "config"), line) for line in str(error).splitlines() if line.strip()]
+    if entry.parallel is not None:
+        connector.parallel = entry.parallel
+    return connector, []
 
 
 def _describe(entry: SystemEntry, connector: Connector[Any]) -> System:

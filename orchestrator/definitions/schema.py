@@ -101,6 +101,12 @@ class SystemEntry(_Model):
     gather_seconds: Seconds = Field(
         0, description="How long steps wait for their batch to fill; where a pass costs the same for one and for many."
     )
+    parallel: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Data subjects of a batch at once, where the connector calls for each; default: the connector's.",
+    )
     concurrency: int | None = Field(None, ge=1, description="Batches at once, all workers together.")
     rate: RateEntry | None = None
     retry: RetryEntry = RetryEntry()

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from orchestrator.core import machine
-from orchestrator.core.commands import Announce, Command, Fence, Record, Ring
+from orchestrator.core.commands import Announce, Command, Fence, Record
 from orchestrator.core.events import Event
 from orchestrator.core.model import Run
 from orchestrator.core.vocabulary import Action, Outcome, Right, StepState
@@ -38,7 +38,7 @@ class Advanced:
     """What came of it, for the time after the commit."""
 
     rings: Counter[str] = field(default_factory=Counter)
-    """System → how many of its steps became ready."""
+    """System → how many steps of the runs concerned are ready for it."""
     fenced: list[Happening] = field(default_factory=list)
     """Happenings that came too late and changed nothing."""
     closed: list[UUID] = field(default_factory=list)
@@ -98,10 +98,8 @@ class Advance:
         closed = [c for c in changes if not c.after.open and (c.before is None or c.before.open)]
         self._remember_erased(tx, [c.after for c in closed])
         tally.count(tx, changes)
-        rings: Counter[str] = Counter()
-        for change in changes:
-            wanted = {c.system for c in commands[change.header.id] if isinstance(c, Ring)}
-            rings.update(s.system for s in change.after.steps if s.state is StepState.READY and s.system in wanted)
+        # For what was ready before as well: a claim that came meanwhile passed over the runs that are locked here.
+        rings = Counter(s.system for c in changes for s in c.after.steps if s.state is StepState.READY)
         return Advanced(rings=rings, closed=[c.header.id for c in closed])
 
     def _remember_erased(self, tx: Connection, closed: Sequence[Run]) -> None:

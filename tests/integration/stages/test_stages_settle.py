@@ -134,6 +134,16 @@ def test_a_settle_whose_commit_is_cut_lands_exactly_once(make_world: MakeWorld, 
     assert world.broken_links() == {}
 
 
+def test_what_a_claim_passed_over_while_its_run_was_being_settled_is_rung_for_afterwards(make_world: MakeWorld) -> None:
+    world = make_world(system("crm"), system("shop"))
+    world.admit(*(delivery("erasure", f"p{n}@example.org") for n in range(3)))
+    claimed = world.claim("crm")
+    with world.runtime.database.transaction() as tx:
+        advanced = world.runtime.advance.apply(tx, [finished(one) for one in claimed])
+        assert world.another().execute.work("shop").claimed == 0, "the runs are locked, so the claim finds nothing"
+    assert advanced.rings["shop"] == 3
+
+
 def test_a_settle_gives_up_when_the_database_stays_away_and_the_lease_brings_the_step_back(
     make_world: MakeWorld,
 ) -> None:
