@@ -1,7 +1,7 @@
 """Figures of the whole deployment, for metrics and for those who watch. Read only.
 
-Each figure is read from an index that holds nothing but the answer, or from the tally: none counts closed requests or
-finished steps, of which there may be millions.
+Each figure is read from an index that holds nothing but the answer, or from a tally: none counts closed requests, or
+finished or parked steps, of which there may be millions.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ _STEPS = text("""
 SELECT system, 'ready' AS state, count(*) AS n, extract(epoch FROM clock_timestamp() - min(changed_at)) AS oldest
 FROM step WHERE state = 'ready' GROUP BY system
 UNION ALL SELECT system, 'running', count(*), NULL FROM step WHERE state = 'running' GROUP BY system
-UNION ALL SELECT system, 'parked', count(*), NULL FROM step WHERE state = 'parked' GROUP BY system
+UNION ALL SELECT system, 'parked', sum(n)::bigint, NULL FROM parked GROUP BY system
 UNION ALL SELECT system, 'attention', count(*), NULL FROM step WHERE state = 'attention' GROUP BY system""")
 _SYSTEMS = text("""
 SELECT system, paused, fenced, coalesce(breaker_until > clock_timestamp(), false) AS breaker_open

@@ -143,7 +143,7 @@ step = Table(
     # What was lost before is looked for with every claim, and there is hardly ever any: it must cost nothing to know.
     Index("step_lost", "system", "rank", postgresql_where=text("state = 'ready' AND crashes > 0")),
     Index("step_lease", "lease_until", postgresql_include=["system"], postgresql_where=text("state = 'running'")),
-    Index("step_timer", "due", postgresql_include=["system"], postgresql_where=text("state = 'parked'")),
+    Index("step_timer", "due", postgresql_where=text("state = 'parked'")),
     Index("step_attention", "system", "request_id", "ordinal", postgresql_where=text("state = 'attention'")),
     postgresql_with={
         "fillfactor": "60",
@@ -179,7 +179,8 @@ audit = Table(
     Column("ordinal", SmallInteger),
     Column("facts", JSONB, nullable=False),
     Column("hash", LargeBinary, nullable=False, comment="SHA-256 over the previous hash and this entry"),
-    Index("audit_at", "at", postgresql_using="brin"),
+    # Summarised as it grows: what no vacuum has come to yet would be read with every look at the latest entries.
+    Index("audit_at", "at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
     comment="Append only: what was done, when, by whom, with what outcome",
 )
 
@@ -236,6 +237,16 @@ tally = Table(
     Column("shard", SmallInteger, primary_key=True, comment="so that no two workers wait for one row; to be summed"),
     Column("n", BigInteger, nullable=False),
     comment="Requests counted as they come and go, so that nobody has to count the rows",
+    postgresql_with={"fillfactor": "50"},
+)
+
+parked = Table(
+    "parked",
+    metadata,
+    Column("system", Text, primary_key=True),
+    Column("shard", SmallInteger, primary_key=True, comment="so that no two workers wait for one row; to be summed"),
+    Column("n", BigInteger, nullable=False),
+    comment="Parked steps counted as they come and go: there may be millions, and nobody has to count the rows",
     postgresql_with={"fillfactor": "50"},
 )
 

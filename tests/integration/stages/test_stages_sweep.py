@@ -121,10 +121,10 @@ def test_past_its_keeping_a_request_can_no_longer_be_read_and_its_files_are_gone
     folder = world.folder / "artifacts"
     assert len(list(folder.iterdir())) == 2
     world.later(timedelta(days=29))
-    assert world.runtime.sweep.purge() == 0
+    assert world.runtime.sweep.purge().requests == 0
     world.later(timedelta(days=2))
-    assert world.runtime.sweep.purge() == 1
-    assert world.runtime.sweep.purge() == 0
+    assert world.runtime.sweep.purge().requests == 1
+    assert world.runtime.sweep.purge().requests == 0
     assert list(folder.iterdir()) == []
     for table in ("request_secret", "finding", "artifact"):
         assert world.one(f"SELECT count(*) FROM {table}") == 0
@@ -204,10 +204,10 @@ def test_the_head_of_the_chain_stands_in_the_request_so_that_a_dropped_end_shows
 def test_checkpoints_are_signed_chained_and_cover_what_is_new(make_world: MakeWorld) -> None:
     world = make_world(system("crm"))
     world.ask("erasure", "ada@example.org")
-    assert world.runtime.sweep.checkpoint() is False  # not yet settled
+    assert world.runtime.sweep.checkpoint() == 0  # not yet settled
     world.rows("UPDATE audit SET at = at - interval '2 minutes'")
-    assert world.runtime.sweep.checkpoint() is True
-    assert world.runtime.sweep.checkpoint() is False
+    assert world.runtime.sweep.checkpoint() == world.one("SELECT count(*) FROM audit")
+    assert world.runtime.sweep.checkpoint() == 0
     world.ask("access", "bob@example.org")
     world.rows("UPDATE audit SET at = at - interval '1 minute' WHERE at > now() - interval '1 minute'")
     world.rows("UPDATE audit_checkpoint SET facts = facts")
