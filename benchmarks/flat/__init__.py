@@ -142,17 +142,16 @@ def _look(command: str, looks: dict[str, float]) -> Figure:
 
 
 def _bounded(samples: Sequence[Sample]) -> list[Figure]:
-    """The most in the last third beside the most in the second: what grows without bound shows."""
-    third = max(1, len(samples) // 3)
-    before, after = samples[third : 2 * third], samples[2 * third :]
-    before = before or samples
+    """The most in the second half beside the most in the first: what grows without bound shows."""
+    half = len(samples) // 2
+    before, after = samples[:half], samples[half:]
     indexes = ", ".join(HOT)
     return [
-        _most("dead rows of step", "rows", [s.dead for s in before], [s.dead for s in after]),
+        _most("dead rows of step", "rows", [max(1, s.dead) for s in before], [s.dead for s in after]),
         _most(f"size of {indexes}", "MB", [s.hot for s in before], [s.hot for s in after]),
         _most("the clock's round under load", "ms", [s.tick for s in before], [s.tick for s in after]),
     ]
 
 
 def _most(what: str, unit: str, before: Sequence[float], after: Sequence[float]) -> Figure:
-    return Figure(f"{what}, most in the last third", unit, [max(after)], "most in the third before", [max(before)])
+    return Figure(f"{what}, most in the second half", unit, [max(after)], "most in the first half", [max(before)])

@@ -44,21 +44,27 @@ def tick(engine: Engine, times: int) -> float:
 
 
 def claim(engine: Engine, times: int) -> float:
-    """Milliseconds to claim a full batch out of a few thousand ready steps; given back, then worked on."""
-    ids = engine.admit(messages(4 * CLAIM))
+    """Milliseconds to claim a full batch while more are ready; the median of some, one after the other."""
+    ids = engine.admit(messages((times + 2) * CLAIM))
     limits = engine.runtime.definitions.systems["users"].limits
+    token = uuid4()
 
     def claimed() -> None:
-        with engine.runtime.database.engine.connect() as connection:
-            taken = claims.claim(connection, "users", limits, CLAIM, uuid4(), timedelta(seconds=10))
-            connection.rollback()
+        with engine.runtime.database.transaction() as tx:
+            taken = claims.claim(tx, "users", limits, CLAIM, token, timedelta(minutes=10))
         if len(taken) != CLAIM:
             raise WrongResult(f"{len(taken)} of {CLAIM} steps were claimed")
 
     value = timed(claimed, times)
+    engine.rows(_GIVE_BACK, token=token)
     engine.drain()
     engine.closed(ids)
     return value
+
+
+_GIVE_BACK = (
+    "UPDATE step SET state = 'ready', token = NULL, lease_until = NULL WHERE state = 'running' AND token = :token"
+)
 
 
 def look_times(engine: Engine, times: int) -> dict[str, float]:
