@@ -201,7 +201,8 @@ _UNRUNG = text("""
 SELECT s.system FROM unnest(CAST(:systems AS text[])) AS s(system)
 JOIN connector_state c ON c.system = s.system AND NOT c.paused
     AND (c.breaker_until IS NULL OR c.breaker_until <= clock_timestamp())
-WHERE EXISTS (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready')""")
+WHERE EXISTS (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready' AND crashes = 0)
+    OR EXISTS (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready' AND crashes > 0)""")
 
 _SHRED = text("""
 WITH due AS (

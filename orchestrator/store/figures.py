@@ -106,7 +106,10 @@ def clock(tx: Connection) -> datetime:
 
 _STEPS = text("""
 SELECT system, 'ready' AS state, count(*) AS n, extract(epoch FROM clock_timestamp() - min(changed_at)) AS oldest
-FROM step WHERE state = 'ready' GROUP BY system
+FROM (
+    SELECT system, changed_at FROM step WHERE state = 'ready' AND crashes = 0
+    UNION ALL SELECT system, changed_at FROM step WHERE state = 'ready' AND crashes > 0
+) AS waiting GROUP BY system
 UNION ALL SELECT system, 'running', count(*), NULL FROM step WHERE state = 'running' GROUP BY system
 UNION ALL SELECT system, 'parked', sum(n)::bigint, NULL FROM parked GROUP BY system
 UNION ALL SELECT system, 'attention', count(*), NULL FROM step WHERE state = 'attention' GROUP BY system""")

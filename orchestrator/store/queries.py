@@ -269,7 +269,7 @@ def detail(tx: Connection, request: UUID) -> Detail:
 _STEPS = text(f"""
 SELECT {STEP}, step.changed_at, step.lease_until, CASE WHEN step.state = 'ready' THEN (
     SELECT count(*) FROM (
-        SELECT 1 FROM step o WHERE o.system = step.system AND o.state = 'ready'
+        SELECT 1 FROM step o WHERE o.system = step.system AND o.state = 'ready' AND o.crashes = 0
             AND (o.rank, o.request_id, o.ordinal) < (step.rank, step.request_id, step.ordinal) LIMIT :ahead
     ) AS before
 ) END AS ahead

@@ -138,9 +138,10 @@ step = Table(
         "request_id",
         "ordinal",
         postgresql_include=["changed_at"],
-        postgresql_where=text("state = 'ready'"),
+        postgresql_where=text("state = 'ready' AND crashes = 0"),
     ),
     # What was lost before is looked for with every claim, and there is hardly ever any: it must cost nothing to know.
+    # The two share no row, so that no plan can look for it among all that is ready.
     Index("step_lost", "system", "rank", postgresql_where=text("state = 'ready' AND crashes > 0")),
     Index("step_lease", "lease_until", postgresql_include=["system"], postgresql_where=text("state = 'running'")),
     Index("step_timer", "due", postgresql_where=text("state = 'parked'")),

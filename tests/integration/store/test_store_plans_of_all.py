@@ -138,3 +138,23 @@ def test_without_its_index_a_statement_would_be_found_out(engine: Engine) -> Non
     engine.rows("DROP INDEX step_timer")
     wholes = [read_as_a_whole(engine, s, v) for s, v in statements_of(engine, engine.runtime.sweep.tick)]
     assert {"step"} in wholes
+
+
+def test_a_claim_reads_no_more_than_it_takes_where_the_statistics_know_of_nothing_ready(
+    postgres_database: str, tmp_path: Path
+) -> None:
+    engine = Engine(postgres_database, tmp_path)
+    fill(engine, Fill(closed=3000, parked=1000))
+    engine.admit(messages(QUEUED))
+    sent = statements_of(engine, acts(engine)["claim"])
+    [(taking, values)] = [(s, v) for s, v in sent if "UPDATE step" in s]
+    with engine.runtime.database.engine.connect() as connection:
+        found = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {taking}", values).scalar_one()
+        connection.rollback()
+    engine.close()
+    wasted = {
+        n["Index Name"]: n["Rows Removed by Filter"]
+        for n in nodes(found[0]["Plan"])
+        if "Index Name" in n and n.get("Rows Removed by Filter")
+    }
+    assert wasted == {}

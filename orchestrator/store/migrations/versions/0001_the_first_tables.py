@@ -295,7 +295,7 @@ def upgrade() -> None:
         ["system", "rank", "request_id", "ordinal"],
         unique=False,
         postgresql_include=["changed_at"],
-        postgresql_where=sa.text("state = 'ready'"),
+        postgresql_where=sa.text("state = 'ready' AND crashes = 0"),
     )
     op.create_index(
         "step_lease",
@@ -329,7 +329,10 @@ def downgrade() -> None:
         "step_lease", table_name="step", postgresql_include=["system"], postgresql_where=sa.text("state = 'running'")
     )
     op.drop_index(
-        "step_claim", table_name="step", postgresql_include=["changed_at"], postgresql_where=sa.text("state = 'ready'")
+        "step_claim",
+        table_name="step",
+        postgresql_include=["changed_at"],
+        postgresql_where=sa.text("state = 'ready' AND crashes = 0"),
     )
     op.drop_index("step_attention", table_name="step", postgresql_where=sa.text("state = 'attention'"))
     op.drop_table("step")
