@@ -109,6 +109,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("published_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("outbox_pkey")),
+        postgresql_with={"autovacuum_vacuum_scale_factor": "0.01"},
     )
     op.create_index(
         "outbox_published",
@@ -165,7 +166,7 @@ def upgrade() -> None:
         sa.Column("audit_seq", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("audit_head", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("request_pkey")),
-        postgresql_with={"fillfactor": "70"},
+        postgresql_with={"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.01"},
     )
     op.create_index(
         "request_closed_at", "request", ["closed_at"], unique=False, postgresql_where=sa.text("closed_at IS NOT NULL")
