@@ -16,14 +16,11 @@ from benchmarks.flat import measures
 from benchmarks.flat.engine import CLAIM, INTAKE, STEPS, Engine
 from benchmarks.flat.fill import Fill, fill
 from benchmarks.flat.steady import HOT, Sample, steady
+from benchmarks.servers import IN_WORDS, servers
 from orchestrator import logs
-from orchestrator.embedded import EmbeddedPostgres
-from tests.support.servers.reaper import Reaper, end, note_postgres
 
 TITLE = "with millions of closed and parked requests, beside an empty database"
 
-SERVER = {"shared_buffers": "1GB", "max_wal_size": "8GB", "checkpoint_timeout": "15min"}
-"""Of PostgreSQL, for both databases; all else as it comes, ``fsync`` on."""
 FLAT = 0.9
 """Of the throughput of an empty database, and of its speed of answering."""
 LOOK = 50.0
@@ -69,7 +66,7 @@ def run(folder: Path, *, small: bool) -> Report:
     settings = {
         "past": f"{closed:,} closed requests of {STEPS} steps over three years, {parked:,} parked ones of {STEPS + 1}, "
         f"{gigabytes:.0f} GB",
-        "PostgreSQL": f"{version}, " + ", ".join(f"{k} {v}" for k, v in SERVER.items()),
+        "PostgreSQL": f"{version}, {IN_WORDS}",
         "one process": f"no-op systems, no broker; intake {INTAKE}, claims of {CLAIM}",
         "a round": f"{size.requests:,} requests",
         "steady load": f"{size.a_second} requests/s for {size.seconds:g} s",
@@ -82,23 +79,13 @@ def run(folder: Path, *, small: bool) -> Report:
 @contextmanager
 def _engines(folder: Path, *, quiet: bool) -> Iterator[tuple[Engine, Engine]]:
     """An engine on an empty database, and one on a database to fill, both on one server of our own."""
-    reaper = Reaper()
-    server = EmbeddedPostgres(folder / "pg", settings=SERVER)
-    note_postgres(reaper.folder, server.data)
-    try:
-        with (folder / "habeas.log").open("w") as log:
-            if quiet:
-                logs.configure("json", "INFO", log)
-            server.start()
-            engines = [Engine(server.create_database(name), folder / name) for name in ("none", "past")]
-            yield engines[0], engines[1]
-            for engine in engines:
-                engine.close()
-    finally:
-        postmaster = server.postmaster()
-        if postmaster is not None:
-            end(postmaster.pid)
-        reaper.close()
+    with servers() as running, (folder / "habeas.log").open("w") as log:
+        if quiet:
+            logs.configure("json", "INFO", log)
+        none, past = (Engine(running.postgres.create_database(n), folder / n) for n in ("none", "past"))
+        yield none, past
+        none.close()
+        past.close()
 
 
 def _work(full: Engine, empty: Engine, size: Size) -> list[Figure]:
