@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from benchmarks.flat.engine import SOURCE, Engine
-from orchestrator.cli.lookup import explain
+from orchestrator.cli.why import explain
 from orchestrator.store import figures, queries, trail
 from orchestrator.store.queries import Which
 
