@@ -16,6 +16,7 @@ from orchestrator.broker.relay import Relay
 from orchestrator.errors import Unavailable
 from orchestrator.runtime import Runtime
 from orchestrator.stages.advance import OUTBOX_CHANNEL
+from orchestrator.stages.sweep import COVERED
 
 _log = logs.get("clock")
 
@@ -36,7 +37,7 @@ class Clock:
         """``turned`` is called whenever the loop turns."""
         self._runtime, self._relay, self._bell = runtime, relay, bell
         self._stop, self._turned = stop, turned
-        self._next = {"sweep": 0.0, "take_back": 0.0, "purge": 0.0}
+        self._next = {"sweep": 0.0, "take_back": 0.0, "purge": 0.0, "checkpoint": 0.0}
 
     def run(self) -> None:
         """Until ``stop`` is set; outlives the database and the broker."""
@@ -84,9 +85,11 @@ class Clock:
             self._bell.ring(advanced.rings)
             self._next["sweep"] = now + self._runtime.settings.sweep_seconds
         if now >= self._next["purge"]:
-            self._runtime.sweep.purge()
-            self._runtime.sweep.checkpoint()
-            self._next["purge"] = now + self._runtime.settings.retention_sweep_seconds
+            more = self._runtime.sweep.purge().more
+            self._next["purge"] = now if more else now + self._runtime.settings.retention_sweep_seconds
+        if now >= self._next["checkpoint"]:
+            more = self._runtime.sweep.checkpoint() >= COVERED
+            self._next["checkpoint"] = now if more else now + self._runtime.settings.retention_sweep_seconds
         try:
             self._relay.publish()
         except topology.AWAY as error:
@@ -94,7 +97,7 @@ class Clock:
             self._stop.wait(PAUSE)
 
     def _wait(self, session: psycopg.Connection[Any]) -> None:
-        """Until something is in the outbox, or the next sweep is due."""
-        left = max(0.0, self._next["sweep"] - time.monotonic())
+        """Until something is in the outbox, or something else is due."""
+        left = max(0.0, min(self._next[what] for what in ("sweep", "purge", "checkpoint")) - time.monotonic())
         for _ in session.notifies(timeout=left, stop_after=1):
             return

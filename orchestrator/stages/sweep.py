@@ -20,13 +20,15 @@ from orchestrator.core.model import DEFAULT_RETRY, RetryPolicy, System
 from orchestrator.privacy.audit import Checkpoints
 from orchestrator.stages.advance import Advance, Advanced, Happening
 from orchestrator.stages.secrets import Secrets
-from orchestrator.store import runs, trail
+from orchestrator.store import runs, tally, trail
 from orchestrator.store.database import Database
 
 _log = logs.get("sweep")
 
 BATCH = 1000
 """Rows that one statement changes at most."""
+COVERED = 1_000_000
+"""Audit entries that one checkpoint covers at most: their heads are put together in the database's memory."""
 SETTLED = timedelta(minutes=1)
 """A checkpoint covers entries at least this old: longer than any transaction that writes some may still be open."""
 STALE_PART = timedelta(days=1).total_seconds()
@@ -39,6 +41,16 @@ class Keep:
 
     outbox: timedelta
     quarantine: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What one purge did."""
+
+    requests: int
+    """Requests shredded."""
+    more: bool
+    """There is more than one purge takes: call again, when what is more pressing has been done."""
 
 
 class Sweep:
@@ -71,7 +83,9 @@ class Sweep:
         while True:
             with self._database.transaction() as tx:
                 rows = tx.execute(_WAKE, {"n": BATCH}).all()
-            advanced.rings.update(r.system for r in rows if r.state == "ready")
+                woken = Counter(r.system for r in rows if r.state == "ready")
+                tally.count_parked(tx, {system: -n for system, n in woken.items()})
+            advanced.rings.update(woken)
             if len(rows) < BATCH:
                 return
 
@@ -99,27 +113,27 @@ class Sweep:
 
     # Retention: Habeas is held to its own rules. --------------------------------------------------------------------
 
-    def purge(self) -> int:
-        """Shred what is past its keeping; drop old events and refused messages. Returns how many requests."""
-        shredded = 0
-        while True:
-            with self._database.transaction() as tx:
-                ids = [r.id for r in tx.execute(_SHRED, {"n": BATCH})]
-                files = self._files(tx, ids)
-                Secrets.shred(tx, ids)
-            for stored in files:
-                remove_stored(stored, self._artifacts)
-            shredded += len(ids)
-            if len(ids) < BATCH:
-                break
+    def purge(self) -> Purged:
+        """Shred what is past its keeping, drop old events and refused messages; of each one batch, oldest first.
+
+        Requests that came in a flood are past their keeping in a flood: lost leases must not wait for the end of it.
+        """
         with self._database.transaction() as tx:
-            tx.execute(_OLD_EVENTS, {"keep": self._keep.outbox})
-            tx.execute(_OLD_REFUSALS, {"keep": self._keep.quarantine})
-        sweep_unfinished(self._artifacts, time.time() - STALE_PART)
-        self._remove_orphans()
-        if shredded:
-            _log.info("request.shredded", requests=shredded)
-        return shredded
+            ids = [r.id for r in tx.execute(_SHRED, {"n": BATCH})]
+            files = self._files(tx, ids)
+            Secrets.shred(tx, ids)
+        for stored in files:
+            remove_stored(stored, self._artifacts)
+        with self._database.transaction() as tx:
+            events = tx.execute(_OLD_EVENTS, {"keep": self._keep.outbox, "n": BATCH}).rowcount
+            refusals = tx.execute(_OLD_REFUSALS, {"keep": self._keep.quarantine, "n": BATCH}).rowcount
+        if ids:
+            _log.info("request.shredded", requests=len(ids))
+        more = BATCH in {len(ids), events, refusals}
+        if not more:
+            sweep_unfinished(self._artifacts, time.time() - STALE_PART)
+            self._remove_orphans()
+        return Purged(len(ids), more)
 
     def _remove_orphans(self) -> None:
         """Files whose worker was killed between finishing them and settling: no row knows them, nobody will."""
@@ -134,15 +148,19 @@ class Sweep:
     def _files(tx: Connection, ids: list[UUID]) -> list[Stored]:
         return [Stored(r.bytes, r.digest, file=r.location) for r in tx.execute(_FILES, {"ids": ids})]
 
-    def checkpoint(self) -> bool:
-        """Sign the heads of the audit chains that moved since the last checkpoint; whether there were any."""
+    def checkpoint(self) -> int:
+        """Sign the heads of the audit chains that moved since the last checkpoint; how many entries that covers.
+
+        Of more than ``COVERED`` the oldest are covered, and the next checkpoint goes on from there.
+        """
         with self._database.transaction() as tx:
             last = tx.execute(_LAST_CHECKPOINT).one_or_none()
-            moment = runs.now(tx) - SETTLED
             since = last.facts["at"] if last else "-infinity"
+            settled = {"since": since, "until": runs.now(tx) - SETTLED, "n": COVERED}
+            moment = tx.execute(_COVERED, settled).scalar_one()
+            if moment is None:
+                return 0
             row = tx.execute(trail.HEADS, {"since": since, "until": moment}).one()
-            if not row.requests:
-                return False
             facts = {
                 "at": moment.isoformat(),
                 "since": since,
@@ -153,7 +171,7 @@ class Sweep:
             }
             values = {"at": moment, "facts": json.dumps(facts), "signature": self._checkpoints.sign(facts)}
             tx.execute(_CHECKPOINT, values)
-        return True
+        return int(row.requests)
 
 
 # ``statement_timestamp`` where a time is looked for: an index can't be searched for ``clock_timestamp``, which changes
@@ -183,7 +201,8 @@ _UNRUNG = text("""
 SELECT s.system FROM unnest(CAST(:systems AS text[])) AS s(system)
 JOIN connector_state c ON c.system = s.system AND NOT c.paused
     AND (c.breaker_until IS NULL OR c.breaker_until <= clock_timestamp())
-WHERE EXISTS (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready')""")
+WHERE EXISTS (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready' AND crashes = 0)
+    OR EXISTS (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready' AND crashes > 0)""")
 
 _SHRED = text("""
 WITH due AS (
@@ -198,9 +217,18 @@ _UNKNOWN_FILES = text("""
 SELECT name FROM unnest(CAST(:names AS text[])) AS f(name)
 WHERE NOT EXISTS (SELECT 1 FROM artifact WHERE location = f.name)""")
 
-_OLD_EVENTS = text("DELETE FROM outbox WHERE published_at < statement_timestamp() - :keep")
-_OLD_REFUSALS = text("DELETE FROM quarantine WHERE at < statement_timestamp() - :keep")
+_OLD_EVENTS = text("""
+DELETE FROM outbox WHERE id = ANY(ARRAY(
+    SELECT id FROM outbox WHERE published_at < statement_timestamp() - :keep ORDER BY published_at LIMIT :n))""")
+_OLD_REFUSALS = text("""
+DELETE FROM quarantine WHERE id = ANY(ARRAY(
+    SELECT id FROM quarantine WHERE at < statement_timestamp() - :keep ORDER BY at LIMIT :n))""")
 
+# Entries of one moment stay together: the checkpoint covers all up to a time.
+_COVERED = text("""
+SELECT max(at) FROM (
+    SELECT at FROM audit WHERE at > CAST(:since AS timestamptz) AND at <= :until ORDER BY at LIMIT :n
+) AS oldest""")
 _LAST_CHECKPOINT = text("SELECT facts, signature FROM audit_checkpoint ORDER BY id DESC LIMIT 1")
 _CHECKPOINT = text(
     "INSERT INTO audit_checkpoint (at, facts, signature) VALUES (:at, CAST(:facts AS jsonb), :signature)"

@@ -89,10 +89,15 @@ _STATE_LOCKED = text(_STATE_SQL + " FOR UPDATE")
 _PROBE = text("""
 UPDATE connector_state SET breaker_until = clock_timestamp() + :rest
 WHERE system = :system AND breaker_until <= clock_timestamp()
-    AND EXISTS (SELECT 1 FROM step WHERE step.system = :system AND step.state = 'ready')""")
+    AND (EXISTS (SELECT 1 FROM step WHERE step.system = :system AND step.state = 'ready' AND crashes = 0)
+        OR EXISTS (SELECT 1 FROM step WHERE step.system = :system AND step.state = 'ready' AND crashes > 0))""")
 _GATHERED = text("""
 SELECT count(*) >= :n OR coalesce(min(changed_at) <= clock_timestamp() - CAST(:gather AS interval), false)
-FROM (SELECT changed_at FROM step WHERE system = :system AND state = 'ready' LIMIT :n) AS waiting""")
+FROM (
+    SELECT changed_at FROM step WHERE system = :system AND state = 'ready' AND crashes > 0
+    UNION ALL SELECT changed_at FROM step WHERE system = :system AND state = 'ready' AND crashes = 0
+    LIMIT :n
+) AS waiting""")
 _UNDER_WAY = text("SELECT count(DISTINCT token) FROM step WHERE system = :system AND state = 'running'")
 _REFILL = text("""
 UPDATE connector_state SET tokens_at = clock_timestamp(),

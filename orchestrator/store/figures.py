@@ -1,7 +1,7 @@
 """Figures of the whole deployment, for metrics and for those who watch. Read only.
 
-Each figure is read from an index that holds nothing but the answer, or from the tally: none counts closed requests or
-finished steps, of which there may be millions.
+Each figure is read from an index that holds nothing but the answer, or from a tally: none counts closed requests, or
+finished or parked steps, of which there may be millions.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ class Figures:
 
 def read(tx: Connection) -> Figures:
     """All figures, as of now."""
+    tx.execute(_ALONE)
     steps: dict[str, dict[str, int]] = {}
     oldest: dict[str, float] = {}
     for row in tx.execute(_STEPS):
@@ -104,11 +105,16 @@ def clock(tx: Connection) -> datetime:
     return moment
 
 
+# How many are open and overdue together, the planner does not know, and it would start workers to count a handful.
+_ALONE = text("SET LOCAL max_parallel_workers_per_gather = 0")
 _STEPS = text("""
 SELECT system, 'ready' AS state, count(*) AS n, extract(epoch FROM clock_timestamp() - min(changed_at)) AS oldest
-FROM step WHERE state = 'ready' GROUP BY system
+FROM (
+    SELECT system, changed_at FROM step WHERE state = 'ready' AND crashes = 0
+    UNION ALL SELECT system, changed_at FROM step WHERE state = 'ready' AND crashes > 0
+) AS waiting GROUP BY system
 UNION ALL SELECT system, 'running', count(*), NULL FROM step WHERE state = 'running' GROUP BY system
-UNION ALL SELECT system, 'parked', count(*), NULL FROM step WHERE state = 'parked' GROUP BY system
+UNION ALL SELECT system, 'parked', sum(n)::bigint, NULL FROM parked GROUP BY system
 UNION ALL SELECT system, 'attention', count(*), NULL FROM step WHERE state = 'attention' GROUP BY system""")
 _SYSTEMS = text("""
 SELECT system, paused, fenced, coalesce(breaker_until > clock_timestamp(), false) AS breaker_open

@@ -24,7 +24,7 @@ from orchestrator.errors import Conflict, NotFound
 from orchestrator.store import tables
 from orchestrator.store.rows import STEP, to_run
 
-WINDOW = 20_000
+WINDOW = 5000
 """Rows that one page looks at, at most."""
 AHEAD = 10_000
 """The most steps that are counted before one in the queue."""
@@ -196,7 +196,7 @@ def requests(
         following = _cursor(found[-1])
     elif wanted != "true":
         # The filter ate the window: say where the next one begins, if there is one.
-        last = tx.execute(text(f"SELECT * FROM ({inner}) AS w OFFSET :window - 1"), values).one_or_none()  # noqa: S608
+        last = tx.execute(text(f"SELECT k, id FROM ({inner}) AS w OFFSET :window - 1"), values).one_or_none()  # noqa: S608
         following = _cursor(last) if last is not None else None
     steps = _step_summaries(tx, [r.id for r in found])
     return Page(tuple(_summary(r, *steps[r.id]) for r in found), following)
@@ -269,7 +269,7 @@ def detail(tx: Connection, request: UUID) -> Detail:
 _STEPS = text(f"""
 SELECT {STEP}, step.changed_at, step.lease_until, CASE WHEN step.state = 'ready' THEN (
     SELECT count(*) FROM (
-        SELECT 1 FROM step o WHERE o.system = step.system AND o.state = 'ready'
+        SELECT 1 FROM step o WHERE o.system = step.system AND o.state = 'ready' AND o.crashes = 0
             AND (o.rank, o.request_id, o.ordinal) < (step.rank, step.request_id, step.ordinal) LIMIT :ahead
     ) AS before
 ) END AS ahead

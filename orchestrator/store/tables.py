@@ -27,6 +27,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+# A hundredth, where PostgreSQL would let a fifth of a table be dead before it vacuums: those who ask for what is open,
+# or not yet published, come past the index entries of everything that no longer is.
 metadata = MetaData(
     naming_convention={
         "pk": "%(table_name)s_pkey",
@@ -83,7 +85,7 @@ request = Table(
     Index("request_open_deadline", "deadline", postgresql_where=text("resolution IS NULL")),
     Index("request_shred_at", "shred_at", postgresql_where=text("shred_at IS NOT NULL")),
     Index("request_closed_at", "closed_at", postgresql_where=text("closed_at IS NOT NULL")),
-    postgresql_with={"fillfactor": "70"},
+    postgresql_with={"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.01"},
 )
 
 request_secret = Table(
@@ -138,12 +140,13 @@ step = Table(
         "request_id",
         "ordinal",
         postgresql_include=["changed_at"],
-        postgresql_where=text("state = 'ready'"),
+        postgresql_where=text("state = 'ready' AND crashes = 0"),
     ),
     # What was lost before is looked for with every claim, and there is hardly ever any: it must cost nothing to know.
+    # The two share no row, so that no plan can look for it among all that is ready.
     Index("step_lost", "system", "rank", postgresql_where=text("state = 'ready' AND crashes > 0")),
     Index("step_lease", "lease_until", postgresql_include=["system"], postgresql_where=text("state = 'running'")),
-    Index("step_timer", "due", postgresql_include=["system"], postgresql_where=text("state = 'parked'")),
+    Index("step_timer", "due", postgresql_where=text("state = 'parked'")),
     Index("step_attention", "system", "request_id", "ordinal", postgresql_where=text("state = 'attention'")),
     postgresql_with={
         "fillfactor": "60",
@@ -179,7 +182,8 @@ audit = Table(
     Column("ordinal", SmallInteger),
     Column("facts", JSONB, nullable=False),
     Column("hash", LargeBinary, nullable=False, comment="SHA-256 over the previous hash and this entry"),
-    Index("audit_at", "at", postgresql_using="brin"),
+    # Summarised as it grows: what no vacuum has come to yet would be read with every look at the latest entries.
+    Index("audit_at", "at", postgresql_using="brin", postgresql_with={"autosummarize": "on"}),
     comment="Append only: what was done, when, by whom, with what outcome",
 )
 
@@ -209,6 +213,7 @@ outbox = Table(
     Index("outbox_unpublished", "id", postgresql_where=text("published_at IS NULL")),
     Index("outbox_request", "request_id", "id"),
     Index("outbox_published", "published_at", postgresql_where=text("published_at IS NOT NULL")),
+    postgresql_with={"autovacuum_vacuum_scale_factor": "0.01"},
 )
 
 quarantine = Table(
@@ -236,6 +241,16 @@ tally = Table(
     Column("shard", SmallInteger, primary_key=True, comment="so that no two workers wait for one row; to be summed"),
     Column("n", BigInteger, nullable=False),
     comment="Requests counted as they come and go, so that nobody has to count the rows",
+    postgresql_with={"fillfactor": "50"},
+)
+
+parked = Table(
+    "parked",
+    metadata,
+    Column("system", Text, primary_key=True),
+    Column("shard", SmallInteger, primary_key=True, comment="so that no two workers wait for one row; to be summed"),
+    Column("n", BigInteger, nullable=False),
+    comment="Parked steps counted as they come and go: there may be millions, and nobody has to count the rows",
     postgresql_with={"fillfactor": "50"},
 )
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import text
 
+from orchestrator.core.vocabulary import StepState
 from tests.model.reference import Reference
 
 Rows = Iterable[tuple[Any, ...]]
 
 TABLES = (
     "inbox", "request", "request_secret", "finding", "step", "artifact", "audit", "outbox", "quarantine", "tally",
-    "ledger", "connector_state",
+    "parked", "ledger", "connector_state",
 )  # fmt: skip
 QUERIES = {
     "requests": "SELECT id FROM request",
@@ -27,6 +29,7 @@ QUERIES = {
     "systems": """SELECT system, paused, failures, CASE WHEN breaker_until IS NULL THEN 'closed'
         WHEN breaker_until > now() THEN 'open' ELSE 'half-open' END AS b, fenced FROM connector_state""",
     "tally": 'SELECT "right", what, CAST(sum(n) AS int) AS n FROM tally GROUP BY 1, 2',
+    "parked": "SELECT system, CAST(sum(n) AS int) AS n FROM parked GROUP BY 1 HAVING sum(n) <> 0",
     "odd_leases": """SELECT request_id, ordinal FROM step
         WHERE (state = 'running') <> (token IS NOT NULL) OR (state = 'running') <> (lease_until IS NOT NULL)""",
 }
@@ -84,6 +87,11 @@ def tally(reference: Reference) -> Rows:
     return ((right, what, n) for (right, what), n in reference.tally().items())
 
 
+def parked(reference: Reference) -> Rows:
+    steps = (s for run in reference.runs.values() for s in run.steps)
+    yield from Counter(s.system for s in steps if s.state is StepState.PARKED).items()
+
+
 def odd_leases(_: Reference) -> Rows:
     return iter(())
 
@@ -97,6 +105,7 @@ MUST = {
     "erased": erased,
     "systems": systems,
     "tally": tally,
+    "parked": parked,
     "odd_leases": odd_leases,
 }
 

@@ -25,7 +25,7 @@ def audited(make_world: MakeWorld, habeas: MakeCommandLine) -> tuple[World, Comm
     world.work()
     # Entries of a minute ago are covered; these are of now. Times are part of what is hashed, so the clock is moved.
     covered_at = world.one("SELECT max(at) FROM audit")
-    assert world.runtime.sweep.checkpoint() is False
+    assert world.runtime.sweep.checkpoint() == 0
     checkpoint(world, covered_at)
     run = habeas(world)
     run("pause", "--system", "crm", "--reason", "a migration")

@@ -15,8 +15,9 @@ from connectors.contract import Call, Done, Outcome, Pending, Result, Task
 from orchestrator.core.model import Identity
 from orchestrator.errors import NotFound
 from orchestrator.privacy.audit import public_keys, verify_checkpoint
+from orchestrator.stages import sweep
 from orchestrator.stages.heartbeat import Heartbeat
-from orchestrator.store import claims
+from orchestrator.store import claims, trail
 from tests.support.deployment import eventually
 from tests.support.scripted import system
 from tests.support.worlds import ONE_STEP, MakeWorld, World, delivery
@@ -121,15 +122,36 @@ def test_past_its_keeping_a_request_can_no_longer_be_read_and_its_files_are_gone
     folder = world.folder / "artifacts"
     assert len(list(folder.iterdir())) == 2
     world.later(timedelta(days=29))
-    assert world.runtime.sweep.purge() == 0
+    assert world.runtime.sweep.purge().requests == 0
     world.later(timedelta(days=2))
-    assert world.runtime.sweep.purge() == 1
-    assert world.runtime.sweep.purge() == 0
+    assert world.runtime.sweep.purge().requests == 1
+    assert world.runtime.sweep.purge().requests == 0
     assert list(folder.iterdir()) == []
     for table in ("request_secret", "finding", "artifact"):
         assert world.one(f"SELECT count(*) FROM {table}") == 0
     assert world.one("SELECT count(*) FROM request") == 1
     assert world.broken_links() == {}
+
+
+def test_a_flood_is_purged_a_batch_at_a_time_so_that_nothing_waits_for_the_end_of_it(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(system("crm"), workflows=[ONE_STEP])
+    for n in range(5):
+        world.ask("erasure", f"p{n}@example.org")
+    world.admit(*(delivery("oblivion", f"p{n}@example.org") for n in range(3)))
+    world.work()
+    world.rows("UPDATE outbox SET published_at = clock_timestamp()")
+    world.later(timedelta(days=31))
+    monkeypatch.setattr(sweep, "BATCH", 2)
+    rounds = []
+    while True:
+        rounds.append(world.runtime.sweep.purge())
+        left = [world.one(f"SELECT count(*) FROM {t}") for t in ("request_secret", "outbox", "quarantine")]
+        if not rounds[-1].more:
+            break
+    assert [r.requests for r in rounds] == [2, 2, 1, 0, 0, 0, 0]  # 13 events take the longest
+    assert left == [0, 0, 0]
 
 
 def test_a_step_of_a_shredded_request_is_never_tried(make_world: MakeWorld) -> None:
@@ -204,10 +226,10 @@ def test_the_head_of_the_chain_stands_in_the_request_so_that_a_dropped_end_shows
 def test_checkpoints_are_signed_chained_and_cover_what_is_new(make_world: MakeWorld) -> None:
     world = make_world(system("crm"))
     world.ask("erasure", "ada@example.org")
-    assert world.runtime.sweep.checkpoint() is False  # not yet settled
+    assert world.runtime.sweep.checkpoint() == 0  # not yet settled
     world.rows("UPDATE audit SET at = at - interval '2 minutes'")
-    assert world.runtime.sweep.checkpoint() is True
-    assert world.runtime.sweep.checkpoint() is False
+    assert world.runtime.sweep.checkpoint() == world.one("SELECT count(*) FROM audit")
+    assert world.runtime.sweep.checkpoint() == 0
     world.ask("access", "bob@example.org")
     world.rows("UPDATE audit SET at = at - interval '1 minute' WHERE at > now() - interval '1 minute'")
     world.rows("UPDATE audit_checkpoint SET facts = facts")
@@ -219,6 +241,24 @@ def test_checkpoints_are_signed_chained_and_cover_what_is_new(make_world: MakeWo
         assert not verify_checkpoint({**row.facts, "entries": 99}, bytes(row.signature), keys[row.facts["key"]])
     for before, after in pairwise(checkpoints):
         assert after.facts["previous"] == bytes(before.signature).hex()
+
+
+def test_more_than_one_checkpoint_covers_is_covered_by_the_next(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(system("crm"), workflows=[ONE_STEP])
+    for n in range(4):
+        world.ask("erasure", f"p{n}@example.org")
+    world.rows("UPDATE audit SET at = at - interval '2 minutes'")
+    entries = world.one("SELECT count(*) FROM audit")
+    monkeypatch.setattr(sweep, "COVERED", 3)
+    covered = []
+    while n := world.runtime.sweep.checkpoint():
+        covered.append(n)
+    assert sum(covered) == entries
+    assert len(covered) > 1
+    with world.runtime.database.transaction() as tx:
+        assert [c.fault for c in trail.checkpoints(tx, public_keys(world.runtime.masters))] == [""] * len(covered)
 
 
 # The ledger and legal holds. -----------------------------------------------------------------------------------------

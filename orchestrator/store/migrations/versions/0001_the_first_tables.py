@@ -24,7 +24,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("request_id", "seq", name=op.f("audit_pkey")),
         comment="Append only: what was done, when, by whom, with what outcome",
     )
-    op.create_index("audit_at", "audit", ["at"], unique=False, postgresql_using="brin")
+    op.create_index(
+        "audit_at", "audit", ["at"], unique=False, postgresql_using="brin", postgresql_with={"autosummarize": "on"}
+    )
     op.create_table(
         "audit_checkpoint",
         sa.Column("id", sa.Integer(), sa.Identity(always=True), nullable=False),
@@ -107,6 +109,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("published_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("outbox_pkey")),
+        postgresql_with={"autovacuum_vacuum_scale_factor": "0.01"},
     )
     op.create_index(
         "outbox_published",
@@ -163,7 +166,7 @@ def upgrade() -> None:
         sa.Column("audit_seq", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("audit_head", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("request_pkey")),
-        postgresql_with={"fillfactor": "70"},
+        postgresql_with={"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.01"},
     )
     op.create_index(
         "request_closed_at", "request", ["closed_at"], unique=False, postgresql_where=sa.text("closed_at IS NOT NULL")
@@ -184,6 +187,17 @@ def upgrade() -> None:
         sa.Column("n", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("right", "what", "shard", name=op.f("tally_pkey")),
         comment="Requests counted as they come and go, so that nobody has to count the rows",
+        postgresql_with={"fillfactor": "50"},
+    )
+    op.create_table(
+        "parked",
+        sa.Column("system", sa.Text(), nullable=False),
+        sa.Column(
+            "shard", sa.SmallInteger(), nullable=False, comment="so that no two workers wait for one row; to be summed"
+        ),
+        sa.Column("n", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("system", "shard", name=op.f("parked_pkey")),
+        comment="Parked steps counted as they come and go: there may be millions, and nobody has to count the rows",
         postgresql_with={"fillfactor": "50"},
     )
     op.create_table(
@@ -282,7 +296,7 @@ def upgrade() -> None:
         ["system", "rank", "request_id", "ordinal"],
         unique=False,
         postgresql_include=["changed_at"],
-        postgresql_where=sa.text("state = 'ready'"),
+        postgresql_where=sa.text("state = 'ready' AND crashes = 0"),
     )
     op.create_index(
         "step_lease",
@@ -304,22 +318,22 @@ def upgrade() -> None:
         "step",
         ["due"],
         unique=False,
-        postgresql_include=["system"],
         postgresql_where=sa.text("state = 'parked'"),
     )
 
 
 def downgrade() -> None:
     """Take back."""
-    op.drop_index(
-        "step_timer", table_name="step", postgresql_include=["system"], postgresql_where=sa.text("state = 'parked'")
-    )
+    op.drop_index("step_timer", table_name="step", postgresql_where=sa.text("state = 'parked'"))
     op.drop_index("step_lost", table_name="step", postgresql_where=sa.text("state = 'ready' AND crashes > 0"))
     op.drop_index(
         "step_lease", table_name="step", postgresql_include=["system"], postgresql_where=sa.text("state = 'running'")
     )
     op.drop_index(
-        "step_claim", table_name="step", postgresql_include=["changed_at"], postgresql_where=sa.text("state = 'ready'")
+        "step_claim",
+        table_name="step",
+        postgresql_include=["changed_at"],
+        postgresql_where=sa.text("state = 'ready' AND crashes = 0"),
     )
     op.drop_index("step_attention", table_name="step", postgresql_where=sa.text("state = 'attention'"))
     op.drop_table("step")
@@ -328,6 +342,7 @@ def downgrade() -> None:
     op.drop_index("artifact_location", table_name="artifact", postgresql_where=sa.text("location IS NOT NULL"))
     op.drop_table("artifact")
     op.drop_table("turn")
+    op.drop_table("parked")
     op.drop_table("tally")
     op.drop_index("request_shred_at", table_name="request", postgresql_where=sa.text("shred_at IS NOT NULL"))
     op.drop_index("request_open_deadline", table_name="request", postgresql_where=sa.text("resolution IS NULL"))
