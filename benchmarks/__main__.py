@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.figures import Benchmark, Figure, Report
 
-NAMES: tuple[str, ...] = ("orchestration",)
+NAMES: tuple[str, ...] = ("orchestration", "logs")
 """All benchmarks, in the order in which they run."""
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
