@@ -24,10 +24,14 @@ from rich.table import Table
 from benchmarks.figures import Benchmark, Figure, Report
 
 <<<<<<< HEAD
+<<<<<<< HEAD
 NAMES = ("orchestration", "latency", "workers", "job", "exports")
 =======
 NAMES: tuple[str, ...] = ("orchestration", "flat")
 >>>>>>> h/flat
+=======
+NAMES: tuple[str, ...] = ("orchestration", "logs")
+>>>>>>> h/logs
 """All benchmarks, in the order in which they run."""
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 

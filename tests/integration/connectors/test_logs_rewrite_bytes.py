@@ -21,8 +21,10 @@ USER_IDS = st.sampled_from(
 )
 EMAILS = st.sampled_from(["a@x.example", "A@X.example", "ba@x.example", "zoë+1@x.example", "ZOË+1@x.example"])
 ADDRESSES = st.sampled_from(["10.0.0.1", "10.0.0.11", "::ffff:10.0.0.1", "2001:db8::1", "2001:DB8:0:0:0:0:0:1", "-"])
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+"""How compressed files start: a plain file that does is refused."""
 RUBBISH = st.one_of(
-    st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")),
+    st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")).filter(lambda b: not b.startswith(COMPRESSED)),
     st.sampled_from(
         [b"", b"{", b'{"user_id": 12', b'{"user_id": 12} 12', b"[12]", b'"12"', b"{}", b'{"user_id":[12]}']
     ),

@@ -1,4 +1,4 @@
-"""Has Debian's packages of the servers installed: with apt where we may, else by telling the one command to run."""
+"""Has Debian's packages of servers and programs installed: with apt where we may, else by telling the one command to run."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 PROGRAMS = {
     "rabbitmq-server": Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
     "mariadb-server": Path("/usr/sbin/mariadbd"),
+    "ripgrep": Path("/usr/bin/rg"),
+    "zstd": Path("/usr/bin/zstd"),
     "redis-server": Path("/usr/bin/redis-server"),
     "postgresql-client": Path("/usr/bin/psql"),
 }
