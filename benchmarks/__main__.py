@@ -23,15 +23,7 @@ from rich.table import Table
 
 from benchmarks.figures import Benchmark, Figure, Report
 
-<<<<<<< HEAD
-<<<<<<< HEAD
-NAMES = ("orchestration", "latency", "workers", "job", "exports")
-=======
-NAMES: tuple[str, ...] = ("orchestration", "flat")
->>>>>>> h/flat
-=======
-NAMES: tuple[str, ...] = ("orchestration", "logs")
->>>>>>> h/logs
+NAMES = ("orchestration", "latency", "workers", "flat", "job", "logs", "exports")
 """All benchmarks, in the order in which they run."""
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
