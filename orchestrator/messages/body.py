@@ -64,7 +64,7 @@ Names = Annotated[list[Name], Field(min_length=1, max_length=MAX_NAMES), AfterVa
 
 class _Part(BaseModel):
     # A typo must not pass for a missing optional field.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class IdentityPart(_Part):
