@@ -10,8 +10,8 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.figures import Figure, Report, WrongResult
 from benchmarks.costs import Costs, between
+from benchmarks.figures import Figure, Report, WrongResult
 from benchmarks.people import Place, ask, field, place
 from benchmarks.servers import IN_WORDS
 
