@@ -53,7 +53,11 @@ COLLECTIONS = [
         "name": "events",
         "fields": [
             field("id", "user.unique_id", primary_key=True),
-            field("user_id", "user.unique_id", references=[{"dataset": "people", "field": "users.id", "direction": "from"}]),
+            field(
+                "user_id",
+                "user.unique_id",
+                references=[{"dataset": "people", "field": "users.id", "direction": "from"}],
+            ),
             *(field(name, "user.behavior") for name in ("at", "kind", "page", "amount", "ip")),
         ],
     },

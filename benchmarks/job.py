@@ -132,7 +132,12 @@ def _check(here: Place, people: Sequence[int]) -> None:
     """Their rows are gone, or hold nothing of them; all others are as they were. Raises ``WrongResult``."""
     addresses = [email(p) for p in people]
     with psycopg.connect(here.people) as connection:
-        for name, left in (("accounts", "name, phone"), ("profiles", "bio, born"), ("subscriptions", ""), ("tickets", "")):
+        for name, left in (
+            ("accounts", "name, phone"),
+            ("profiles", "bio, born"),
+            ("subscriptions", ""),
+            ("tickets", ""),
+        ):
             of_them = f"SELECT count(*) FROM {name} WHERE email = ANY(%s)"
             if connection.execute(of_them, (addresses,)).fetchone() != (0,):
                 raise WrongResult(f"{name} still holds addresses")

@@ -28,7 +28,9 @@ COLUMNS = {
     "k": "jsonb", "x": "bytea", "e": "mood", '"share %"': "text",
 }  # fmt: skip
 NAMES = [n.strip('"') for n in COLUMNS]
-TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])) | st.text('\\"\x01\x02\x03\v\tNn:,}\n', max_size=12)
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])) | st.text(
+    '\\"\x01\x02\x03\v\tNn:,}\n', max_size=12
+)
 OBJECTS = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
@@ -38,7 +40,7 @@ MOMENTS = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1))
 VALUES: list[st.SearchStrategy[Any]] = [
     TEXT,
     TEXT.map(lambda t: t[:200]),
-    st.text("ab\\\" ", max_size=7),
+    st.text('ab\\" ', max_size=7),
     st.integers(-(2**31), 2**31 - 1),
     st.booleans(),
     st.decimals(allow_nan=False, allow_infinity=False, places=6) | st.sampled_from([Decimal("1E-9"), Decimal("NaN")]),
@@ -73,7 +75,9 @@ def things(postgres_database: str, tmp_path: Path) -> Iterator[tuple[psycopg.Con
     fields[1]["fides_meta"] = {"identity": "email"}
     document = {"dataset": [{"fides_key": "d", "name": "D", "collections": [{"name": "things", "fields": fields}]}]}
     connector = shop.system(postgres_database, tmp_path, document)
-    with psycopg.connect(make_url(postgres_database).set(drivername="postgresql").render_as_string(False)) as connection:
+    with psycopg.connect(
+        make_url(postgres_database).set(drivername="postgresql").render_as_string(False)
+    ) as connection:
         connection.autocommit = True
         connection.execute("CREATE TYPE mood AS ENUM ('glad', 'so \"so\"\\')")
         columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
@@ -93,9 +97,7 @@ def fill(connection: psycopg.Connection[Any], rows: Sequence[Sequence[Any]], peo
 def gathered(connector: Sql, people: int, **options: Any) -> list[list[dict[str, Any]]]:
     """For each person the records that access gives, in order of id."""
     call = shop.MemoryCall()
-    tasks = [
-        Task(f"r/{n}", Action.ACCESS, (Identity("email", f"p{n}@x.example"),), **options) for n in range(people)
-    ]
+    tasks = [Task(f"r/{n}", Action.ACCESS, (Identity("email", f"p{n}@x.example"),), **options) for n in range(people)]
     shop.perform(connector, *tasks, call=call)
     return [sorted(call.sinks[t.key].of("things"), key=lambda record: record["id"]) for t in tasks]
 
@@ -104,7 +106,10 @@ def gathered(connector: Sql, people: int, **options: Any) -> list[list[dict[str,
 @given(rows=ROWS, people=st.integers(1, 2))
 @example(rows=[PLAIN] * 4, people=1)
 @example(rows=[PLAIN, [None] * len(PLAIN), PLAIN], people=2)
-@example(rows=[('say "hi"', "C:\\Next", "\\N", *PLAIN[3:14], Json({"a": '\\"'}), Jsonb({"\\": ':\\N,"'}), *PLAIN[16:])], people=1)
+@example(
+    rows=[('say "hi"', "C:\\Next", "\\N", *PLAIN[3:14], Json({"a": '\\"'}), Jsonb({"\\": ':\\N,"'}), *PLAIN[16:])],
+    people=1,
+)
 def test_lines_say_what_the_rows_say(
     things: tuple[psycopg.Connection[Any], Sql], rows: list[tuple[Any, ...]], people: int
 ) -> None:

@@ -35,7 +35,12 @@ class MariaDB:
         data = self.folder / "data"
         (self.folder / "tmp").mkdir(parents=True)
         install = ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--skip-test-db"]
-        install += ["--auth-root-authentication-method=normal", f"--user={getpass.getuser()}", "--skip-log-bin", *_UNSAFE]
+        install += [
+            "--auth-root-authentication-method=normal",
+            f"--user={getpass.getuser()}",
+            "--skip-log-bin",
+            *_UNSAFE,
+        ]
         with (self.folder / "output.log").open("ab") as output:
             options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, "cwd": "/"}
             subprocess.run(install, check=True, env=_environment(), **options)
