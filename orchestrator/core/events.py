@@ -162,3 +162,6 @@ Event = (
 
 FENCED = (Finished, Parked, Failed, GateDeclined, HandedBack, LeaseExpired, Woken)
 """Events that may come too late, and then change nothing."""
+
+OWN_STEP = (Finished, Parked, Failed, HandedBack, LeaseExpired)
+"""Events that change their own step and those that wait, but none that is ready: a claim may take it meanwhile."""

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from orchestrator.core import events as ev
 from orchestrator.core import machine
 from orchestrator.core.commands import Announce, Command, Fence, Record
 from orchestrator.core.events import Event
@@ -59,7 +60,8 @@ class Advance:
 
     def apply(self, tx: Connection, happenings: Sequence[Happening]) -> Advanced:
         """Apply in order. Raises ``machine.Impossible`` when an operator asks what a state forbids."""
-        stored = runs.lock(tx, (h.request for h in happenings))
+        ready = not all(isinstance(h.event, ev.OWN_STEP) for h in happenings)
+        stored = runs.lock(tx, (h.request for h in happenings), ready=ready)
         moment = runs.now(tx)
         after = {id_: s.run for id_, s in stored.items()}
         commands: dict[UUID, list[Command]] = {id_: [] for id_ in stored}

@@ -63,21 +63,28 @@ class Change:
     """New runs: how far they stand back behind other sources' (``turns``)."""
 
 
-def lock(tx: Connection, ids: Iterable[UUID]) -> dict[UUID, Stored]:
-    """The runs, locked in order of id, so that two settles can never wait for each other in a circle."""
+def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True) -> dict[UUID, Stored]:
+    """The runs, locked in order of id, so that two settles can never wait for each other in a circle.
+
+    A request's row stands for its steps: whoever changes one locks it, but for a claim, which takes a ready step and
+    knows nothing of its request. ``ready``: keep claims off what is ready as well, for it may be changed. Where it is
+    not, a step that is read as ready may be running meanwhile.
+    """
     wanted = {"ids": sorted(set(ids))}
     rows = tx.execute(_LOCK_REQUESTS, wanted).all()
-    # The steps too: a claim locks only the step, and must not slip between our reading and our writing.
+    if ready:
+        tx.execute(_LOCK_READY, wanted)
     steps: dict[UUID, list[Any]] = defaultdict(list)
-    for row in tx.execute(_LOCK_STEPS, wanted).all():
+    for row in tx.execute(_STEPS, wanted).all():
         steps[row.request_id].append(row)
     return {row.id: Stored(_header(row), to_run(row, steps[row.id])) for row in rows}
 
 
 _LOCK_REQUESTS = text("SELECT * FROM request WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
-_LOCK_STEPS = text(
-    f"SELECT {STEP} FROM step WHERE request_id = ANY(:ids) ORDER BY request_id, ordinal FOR UPDATE"  # noqa: S608 - our own columns
-)
+# A statement of its own: what is read after it is as the last claim left it.
+_LOCK_READY = text("""
+SELECT 1 FROM step WHERE request_id = ANY(:ids) AND state = 'ready' ORDER BY request_id, ordinal FOR UPDATE""")
+_STEPS = text(f"SELECT {STEP} FROM step WHERE request_id = ANY(:ids) ORDER BY request_id, ordinal")  # noqa: S608 - our own columns
 
 
 def _header(row: Any) -> Header:

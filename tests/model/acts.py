@@ -109,7 +109,8 @@ class Settled:
         self.advanced = settle.settle(runtime.definitions.systems[self.system], happenings)
 
     def touched(self) -> tuple[set[UUID], set[Key]]:
-        return {one.request for one in self.said}, set()
+        # A word about a step of one's own keeps no claim from what is ready in the same run.
+        return {one.request for one in self.said if not isinstance(one.event, ev.OWN_STEP)}, set()
 
     def mirror(self, reference: Reference, now: datetime, runs: set[UUID], steps: set[Key]) -> None:
         rings = reference.settle(self.system, self.said, now)

@@ -152,6 +152,9 @@ class Simulation:
             assert fenced != in_force, "an event counts exactly under the lease that is in force"
         if fenced:
             assert run == before, "a fenced event changes nothing"
+        if isinstance(event, ev.OWN_STEP):
+            was_ready = ((b, a) for b, a in zip(before.steps, run.steps, strict=True) if b.state is S.READY)
+            assert all(a == b for b, a in was_ready), "what is ready is left to the claims"
         self.write(before, run, commands, type(event).__name__)
         return commands
 

@@ -134,14 +134,27 @@ def test_a_settle_whose_commit_is_cut_lands_exactly_once(make_world: MakeWorld, 
     assert world.broken_links() == {}
 
 
-def test_what_a_claim_passed_over_while_its_run_was_being_settled_is_rung_for_afterwards(make_world: MakeWorld) -> None:
+def test_a_settle_keeps_no_claim_from_what_is_ready_in_the_same_runs(make_world: MakeWorld) -> None:
     world = make_world(system("crm"), system("shop"))
-    world.admit(*(delivery("erasure", f"p{n}@example.org") for n in range(3)))
+    requests = world.admit(*(delivery("erasure", f"p{n}@example.org") for n in range(3))).accepted
     claimed = world.claim("crm")
     with world.runtime.database.transaction() as tx:
-        advanced = world.runtime.advance.apply(tx, [finished(one) for one in claimed])
-        assert world.another().execute.work("shop").claimed == 0, "the runs are locked, so the claim finds nothing"
-    assert advanced.rings["shop"] == 3
+        world.runtime.advance.apply(tx, [finished(one) for one in claimed])
+        assert len(world.claim("shop")) == 3
+    world.later(timedelta(minutes=1))
+    world.tick()
+    world.work()
+    assert {world.resolution(r) for r in requests} == {"completed"}
+
+
+def test_what_a_claim_passed_over_while_an_operator_acted_is_rung_for_afterwards(make_world: MakeWorld) -> None:
+    world = make_world(system("crm"), system("shop"))
+    request = world.ask("erasure", "ada@example.org")
+    [crm] = [s.ordinal for name, s in world.steps(request).items() if name.endswith("@crm") and s.state == "ready"]
+    with world.runtime.database.transaction() as tx:
+        advanced = world.runtime.advance.apply(tx, [Happening(request, ev.SkipAsked(crm, "ops", "done on paper"))])
+        assert len(world.claim("shop")) == 0, "what an operator may be stopping is not begun"
+    assert advanced.rings["shop"] == 1
 
 
 def test_a_settle_gives_up_when_the_database_stays_away_and_the_lease_brings_the_step_back(
