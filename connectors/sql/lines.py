@@ -27,6 +27,7 @@ from connectors.sql.errors import wrapped
 from connectors.sql.schema import Table
 from connectors.sql.values import Kind
 
+Select = sa.Select[*tuple[Any, ...]]
 BLOCK: Final = 256 * 1024
 """Bytes of rows that are taken together."""
 DELIMITER: Final = b"\x02"
@@ -76,11 +77,11 @@ def cell(source: Table, column: str) -> Cell | None:
             return Cell(value) if here.data_type == "numeric" else Cell(as_json, string=False, plain=False)
         case Kind.DATE | Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
             return Cell(sa.func.btrim(sa.cast(as_json, sa.Text()), sa.literal_column("'\"'")))
-        case Kind.JSON if here.data_type == "jsonb":
-            return Cell(value, string=False, plain=False)
         case Kind.JSON:
-            spaces = (sa.literal_column(r"E'\n\r\t'"), sa.literal_column("'   '"))
-            return Cell(sa.func.translate(sa.cast(value, sa.Text()), *spaces), string=False, plain=False)
+            # The type json keeps the line breaks between values; there are none within.
+            breaks, spaces = sa.literal_column(r"E'\n\r\t'", sa.Text()), sa.literal_column("'   '", sa.Text())
+            on_one_line: ColumnElement[str] = sa.func.translate(sa.cast(value, sa.Text()), breaks, spaces)
+            return Cell(value if here.data_type == "jsonb" else on_one_line, string=False, plain=False)
         case Kind.BYTES if here.data_type == "bytea":
             encoded = sa.func.encode(value, sa.literal_column("'base64'"))
             return Cell(sa.func.translate(encoded, sa.literal_column(r"E'\n'"), sa.literal_column("''")))
@@ -88,7 +89,7 @@ def cell(source: Table, column: str) -> Cell | None:
             return Cell(sa.cast(value, sa.Text())) if here.custom else None
 
 
-def copied(connection: sa.Connection, query: sa.Select[Any], lines: Lines, where: str) -> Iterator[Block]:
+def copied(connection: sa.Connection, query: Select, lines: Lines, where: str) -> Iterator[Block]:
     """Run a query of cells and give its rows. Raises the contract's errors; ``where`` names the table in them."""
     text = str(query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))  # type: ignore[no-untyped-call]
     # No parameters go with it, so nobody turns the compiler's %% back into %.

@@ -40,7 +40,7 @@ def access(session: Session, tasks: Sequence[Task], call: Call) -> Mapping[str, 
 
 
 def _scopes(session: Session, key: Key, tasks: Sequence[Task]) -> Iterator[tuple[tuple[str, ...], list[int]]]:
-    """The columns of a collection that are in scope, with the tasks in whose scope they are; mostly the same for all."""
+    """The columns of a collection in scope, with the tasks in whose scope they are; mostly the same for all."""
     fields = [f for f in session.graph.collections[key].fields.values() if f.categories]
     scopes: dict[tuple[str, ...], list[int]] = defaultdict(list)
     seen: dict[frozenset[str] | None, tuple[str, ...]] = {}
