@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -89,7 +89,7 @@ def cell(source: Table, column: str) -> Cell | None:
             return Cell(sa.cast(value, sa.Text())) if here.custom else None
 
 
-def copied(connection: sa.Connection, query: Select, lines: Lines, where: str) -> Iterator[Block]:
+def copied(connection: sa.Connection, query: Select, lines: Lines, where: str) -> Generator[Block, None, None]:
     """Run a query of cells and give its rows. Raises the contract's errors; ``where`` names the table in them."""
     text = str(query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))  # type: ignore[no-untyped-call]
     # No parameters go with it, so nobody turns the compiler's %% back into %.

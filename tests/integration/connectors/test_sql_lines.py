@@ -166,3 +166,31 @@ def test_rows_come_once_though_several_identities_lead_to_them(postgres_database
             owners = users - {3} if table == "newsletter" else users
             found = len(call.sinks[task.key].of(table))
             assert found == sum(len(shop.person(n)[table]) for n in owners), table
+
+
+class Full(RuntimeError):
+    """There is no more room."""
+
+
+class FullSink(shop.MemorySink):
+    """Takes one block, and no more."""
+
+    def lines(self, collection: str, lines: bytes, count: int) -> None:
+        if self.records:
+            raise Full
+        super().lines(collection, lines, count)
+
+
+def test_a_sink_that_has_no_room_ends_the_call_alone(
+    things: tuple[psycopg.Connection[Any], Sql],
+) -> None:
+    """What the server still sends is not taken for the answer to what is asked next."""
+    connection, connector = things
+    connection.execute(
+        "INSERT INTO things (id, email, t) SELECT n, 'p0@x.example', repeat('x', 300) FROM generate_series(1, 20000) n"
+    )
+    call = shop.MemoryCall()
+    call.sinks["r/0"] = FullSink()
+    with pytest.raises(Full):
+        shop.perform(connector, Task("r/0", Action.ACCESS, (Identity("email", "p0@x.example"),)), call=call)
+    assert len(gathered(connector, 1)[0]) == 20000
