@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import psycopg
@@ -51,6 +51,7 @@ class Cell:
     """It becomes a string; otherwise what is sent is JSON already."""
     plain: bool = True
     """JSON that never holds a quote or a backslash: a number, true, false."""
+    nullable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,11 @@ class Block:
 
 def cell(source: Table, column: str) -> Cell | None:
     """How to send a column so that it says what ``values.jsonable`` would; ``None``: Python has to look at it."""
+    found = _by_kind(source, column)
+    return replace(found, nullable=source.columns[column].nullable) if found else None
+
+
+def _by_kind(source: Table, column: str) -> Cell | None:
     value, here = source[column], source.columns[column]
     as_json = sa.func.to_json(value)
     match here.kind:
@@ -201,7 +207,7 @@ class Lines:
         """The columns that hold NULLs; their cells become JSON. No other cell is the same: its backslash is double."""
         width = len(self._cells)
         for number, kind in enumerate(self._cells):
-            column = cells[number::width]
+            column = cells[number::width] if kind.nullable else []
             if NULL in column:
                 mark = b'"' if kind.string else b""
                 cells[number::width] = [b"null" if c == NULL else mark + c + mark for c in column]
