@@ -1,4 +1,4 @@
-"""Access requests: one of ten million records beside ``psql \\copy`` of the same rows, and a thousand small ones."""
+r"""Access requests: one of ten million records beside ``psql \\copy`` of the same rows, and a thousand small ones."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ TABLES = """
     CREATE TABLE users (id bigint PRIMARY KEY, email text NOT NULL UNIQUE, name text, joined timestamptz);
     CREATE TABLE events (id bigint PRIMARY KEY, user_id bigint NOT NULL, at timestamptz NOT NULL, kind varchar(30),
         page text, amount numeric(10,2), ip inet);
-    INSERT INTO users SELECT n, 'p' || n || '@people.example', 'Name ' || n, timestamptz '2020-01-01' + n * interval '1 h'
-        FROM generate_series(0, {people}) n;
+    INSERT INTO users SELECT n, 'p' || n || '@people.example', 'Name ' || n,
+        timestamptz '2020-01-01' + n * interval '1 h' FROM generate_series(0, {people}) n;
     INSERT INTO events SELECT n, CASE WHEN n < {records} THEN 0 ELSE 1 + n % {people} END,
         timestamptz '2020-01-01' + n * interval '7.3 s', (ARRAY['view', 'click', 'purchase'])[1 + n % 3],
         '/shop/items/' || n * 7919 % 1000003 || '?ref=mail', CASE WHEN n % 4 = 0 THEN NULL ELSE n % 100000 / 100.0 END,

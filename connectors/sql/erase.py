@@ -215,7 +215,7 @@ def people(session: Session, matching: Matching) -> set[int]:
     for key, matched in matching.found.items():
         query = sa.select(matched.subject).select_from(matched.table)
         if matched.on is not None:
-            rows = sa.select(sa.literal_column("1")).select_from(session.catalogue.tables[key].clause)
+            rows: Select = sa.select(sa.literal_column("1")).select_from(session.catalogue.tables[key].clause)
             query = query.where(rows.where(matched.on).correlate(matched.table).exists())
         queries.append(query)
     return {row[0] for row in session.run("counting", sa.union(*queries))} if queries else set()

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import psycopg
@@ -27,6 +27,7 @@ from connectors.sql.errors import wrapped
 from connectors.sql.schema import Table
 from connectors.sql.values import Kind
 
+Select = sa.Select[*tuple[Any, ...]]
 BLOCK: Final = 256 * 1024
 """Bytes of rows that are taken together."""
 DELIMITER: Final = b"\x02"
@@ -50,6 +51,7 @@ class Cell:
     """It becomes a string; otherwise what is sent is JSON already."""
     plain: bool = True
     """JSON that never holds a quote or a backslash: a number, true, false."""
+    nullable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ class Block:
 
 def cell(source: Table, column: str) -> Cell | None:
     """How to send a column so that it says what ``values.jsonable`` would; ``None``: Python has to look at it."""
+    found = _by_kind(source, column)
+    return replace(found, nullable=source.columns[column].nullable) if found else None
+
+
+def _by_kind(source: Table, column: str) -> Cell | None:
     value, here = source[column], source.columns[column]
     as_json = sa.func.to_json(value)
     match here.kind:
@@ -76,11 +83,11 @@ def cell(source: Table, column: str) -> Cell | None:
             return Cell(value) if here.data_type == "numeric" else Cell(as_json, string=False, plain=False)
         case Kind.DATE | Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
             return Cell(sa.func.btrim(sa.cast(as_json, sa.Text()), sa.literal_column("'\"'")))
-        case Kind.JSON if here.data_type == "jsonb":
-            return Cell(value, string=False, plain=False)
         case Kind.JSON:
-            spaces = (sa.literal_column(r"E'\n\r\t'"), sa.literal_column("'   '"))
-            return Cell(sa.func.translate(sa.cast(value, sa.Text()), *spaces), string=False, plain=False)
+            # The type json keeps the line breaks between values; there are none within.
+            breaks, spaces = sa.literal_column(r"E'\n\r\t'", sa.Text()), sa.literal_column("'   '", sa.Text())
+            on_one_line: ColumnElement[str] = sa.func.translate(sa.cast(value, sa.Text()), breaks, spaces)
+            return Cell(value if here.data_type == "jsonb" else on_one_line, string=False, plain=False)
         case Kind.BYTES if here.data_type == "bytea":
             encoded = sa.func.encode(value, sa.literal_column("'base64'"))
             return Cell(sa.func.translate(encoded, sa.literal_column(r"E'\n'"), sa.literal_column("''")))
@@ -88,7 +95,7 @@ def cell(source: Table, column: str) -> Cell | None:
             return Cell(sa.cast(value, sa.Text())) if here.custom else None
 
 
-def copied(connection: sa.Connection, query: sa.Select[Any], lines: Lines, where: str) -> Iterator[Block]:
+def copied(connection: sa.Connection, query: Select, lines: Lines, where: str) -> Generator[Block, None, None]:
     """Run a query of cells and give its rows. Raises the contract's errors; ``where`` names the table in them."""
     text = str(query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True}))  # type: ignore[no-untyped-call]
     # No parameters go with it, so nobody turns the compiler's %% back into %.
@@ -200,7 +207,7 @@ class Lines:
         """The columns that hold NULLs; their cells become JSON. No other cell is the same: its backslash is double."""
         width = len(self._cells)
         for number, kind in enumerate(self._cells):
-            column = cells[number::width]
+            column = cells[number::width] if kind.nullable else []
             if NULL in column:
                 mark = b'"' if kind.string else b""
                 cells[number::width] = [b"null" if c == NULL else mark + c + mark for c in column]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import sqlalchemy as sa
@@ -40,7 +41,7 @@ def access(session: Session, tasks: Sequence[Task], call: Call) -> Mapping[str, 
 
 
 def _scopes(session: Session, key: Key, tasks: Sequence[Task]) -> Iterator[tuple[tuple[str, ...], list[int]]]:
-    """The columns of a collection that are in scope, with the tasks in whose scope they are; mostly the same for all."""
+    """The columns of a collection in scope, with the tasks in whose scope they are; mostly the same for all."""
     fields = [f for f in session.graph.collections[key].fields.values() if f.categories]
     scopes: dict[tuple[str, ...], list[int]] = defaultdict(list)
     seen: dict[frozenset[str] | None, tuple[str, ...]] = {}
@@ -71,9 +72,11 @@ def _stream(
                 sinks[number].write(label, {n: jsonable(v) for n, v in zip(names, values, strict=True)})
                 counts[number][label] += 1
         return
-    for number, lines, count in _lines(session, matching, key, names, [c for c in cells if c], numbers, len(sinks)):
-        sinks[number].lines(label, lines, count)
-        counts[number][label] += count
+    own = _lines(session, matching, key, names, [c for c in cells if c], numbers, len(sinks))
+    with closing(own):  # at once, also where a sink fails: the connection is in the middle of a COPY
+        for number, lines, count in own:
+            sinks[number].lines(label, lines, count)
+            counts[number][label] += count
 
 
 def _may_copy(session: Session) -> bool:
@@ -92,7 +95,7 @@ def _lines(
     cells: Sequence[Cell],
     numbers: Sequence[int],
     tasks: int,
-) -> Iterator[tuple[int, bytes, int]]:
+) -> Generator[tuple[int, bytes, int], None, None]:
     """(position of the task, lines, how many) of a collection's rows for some of the ``tasks`` of the batch."""
     matched, source = matching.found[key], session.catalogue.tables[key]
     numbered = tasks > 1
@@ -100,15 +103,18 @@ def _lines(
     query = sa.select(*first, *(c.read for c in cells)).join_from(matched.table, source.clause, matched.joins(source))
     if len(numbers) < tasks:
         query = query.where(matched.subject.in_([sa.literal_column(str(n)) for n in numbers]))
-    for block in copied(session.connection, query, Lines(names, cells, numbered=numbered), session.name(key)):
-        if not numbered:
-            yield 0, block.lines, block.count
-            continue
-        own: dict[bytes, list[bytes]] = defaultdict(list)
-        for number, line in zip(block.numbers, block.lines.splitlines(keepends=True), strict=True):
-            own[number].append(line)
-        for number, lines in own.items():
-            yield int(number), b"".join(lines), len(lines)
+    with closing(
+        copied(session.connection, query, Lines(names, cells, numbered=numbered), session.name(key))
+    ) as blocks:
+        for block in blocks:
+            if not numbered:
+                yield 0, block.lines, block.count
+                continue
+            own: dict[bytes, list[bytes]] = defaultdict(list)
+            for number, line in zip(block.numbers, block.lines.splitlines(keepends=True), strict=True):
+                own[number].append(line)
+            for number, lines in own.items():
+                yield int(number), b"".join(lines), len(lines)
 
 
 def rows(

@@ -201,12 +201,8 @@ def jsonable(value: object) -> Any:
             return value
         case float():
             return value if math.isfinite(value) else _UNBOUNDED[str(value)]
-        case datetime() | time():
+        case datetime() | time() | date():
             return _IDLE_ZEROS.sub(r"\1", value.isoformat())
-        case date():
-            return value.isoformat()
-        case Decimal():
-            return format(value, "f") if value.is_finite() else str(value)
         case timedelta():
             return value.total_seconds()
         case bytes() | bytearray() | memoryview():
@@ -216,7 +212,7 @@ def jsonable(value: object) -> Any:
         case list() | tuple() | set() | frozenset():
             return [jsonable(v) for v in value]
         case _:
-            return str(value)
+            return format(value, "f") if isinstance(value, Decimal) and value.is_finite() else str(value)
 
 
 def from_microseconds(value: int | None) -> datetime | None:

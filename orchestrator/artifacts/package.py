@@ -152,7 +152,7 @@ class _Counted:
 
 
 class _Page:
-    """The sections of ``index.html``, kept until the summary that stands above them is known: sealed if they are many."""
+    """The sections of ``index.html``, kept until the summary above them is known: sealed if they are many."""
 
     def __init__(self, key: RequestKey, directory: Path) -> None:
         self._key = key

@@ -115,7 +115,7 @@ def read_pieces(stored: Stored, key: RequestKey, aad: str, directory: Path) -> I
                 yield Piece(names[number], kind == Kind.FILE, count, size, crc, data)
 
 
-def _exactly(source: io.BufferedReader, size: int) -> bytes:
+def _exactly(source: io.BufferedReader[Any], size: int) -> bytes:
     data = source.read(size)
     if len(data) < size:
         raise VaultError("the sealed file ends before its contents do")

@@ -169,11 +169,6 @@ class ArtifactWriter:
         self._sealed.write(second)
 
 
-_encoder = json.JSONEncoder(
-    default=lambda value: _plain(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False
-)
-
-
 def _json(record: Mapping[str, Any]) -> str:
     try:
         return _encoder.encode(record)
@@ -202,3 +197,6 @@ def _plain(value: object) -> object:
     if isinstance(value, set | frozenset):
         return sorted(value, key=str)
     raise TypeError(f"a record holds a {type(value).__name__}, which JSON does not take; convert it in the connector")
+
+
+_encoder = json.JSONEncoder(default=_plain, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -23,8 +23,9 @@ from connectors.sql.values import jsonable
 from tests.support import sql_shop as shop
 
 COLUMNS = {
-    "t": "text", "v": "varchar(200)", "c": "char(7)", "i": "integer", "b": "boolean", "n": "numeric", "f": "double precision",
-    "r": "real", "u": "uuid", "a": "inet", "d": "date", "h": "time", "m": "timestamp", "z": "timestamptz", "j": "json",
+    "t": "text", "v": "varchar(200)", "c": "char(7)", "i": "integer", "b": "boolean", "n": "numeric",
+    "f": "double precision", "r": "real", "u": "uuid", "a": "inet", "d": "date", "h": "time",
+    "m": "timestamp", "z": "timestamptz", "j": "json",
     "k": "jsonb", "x": "bytea", "e": "mood", '"share %"': "text",
 }  # fmt: skip
 NAMES = [n.strip('"') for n in COLUMNS]
@@ -36,7 +37,7 @@ OBJECTS = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=6,
 )
-MOMENTS = st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1))
+MOMENTS = st.datetimes(timezones=st.just(UTC)).filter(lambda moment: moment.year >= 1900)
 VALUES: list[st.SearchStrategy[Any]] = [
     TEXT,
     TEXT.map(lambda t: t[:200]),
@@ -51,8 +52,8 @@ VALUES: list[st.SearchStrategy[Any]] = [
     (st.ip_addresses(v=4) | st.ip_addresses(network="2001:db8::/32")).map(str),
     st.dates(date(1900, 1, 1), date(9999, 12, 31)),
     st.times(),
+    MOMENTS.map(lambda moment: moment.replace(tzinfo=None)),
     MOMENTS,
-    MOMENTS.map(lambda m: m.replace(tzinfo=UTC)),
     OBJECTS.map(Json),
     OBJECTS.filter(lambda o: "\\u0000" not in json.dumps(o)).map(Jsonb),
     st.binary(max_size=100),
@@ -60,10 +61,10 @@ VALUES: list[st.SearchStrategy[Any]] = [
     TEXT,
 ]
 ROWS = st.lists(st.tuples(*(st.none() | v for v in VALUES)), min_size=1, max_size=5)
+MOMENT = datetime(2026, 1, 2, 3, 4, 5, 120000, UTC)
 PLAIN: tuple[Any, ...] = (
     "t", "v", "c", 1, True, Decimal("1.50"), 0.5, 0.25, UUID(int=7), "192.0.2.1", date(2026, 1, 2), time(1, 2, 3),
-    datetime(2026, 1, 2, 3, 4, 5, 120000), datetime(2026, 1, 2, tzinfo=UTC), Json({"a": "\\"}), Jsonb([None]), b"\x00\xff",
-    "glad", "%",
+    MOMENT.replace(tzinfo=None), MOMENT, Json({"a": "\\"}), Jsonb([None]), b"\x00\xff", "glad", "%",
 )  # fmt: skip
 
 
@@ -76,7 +77,7 @@ def things(postgres_database: str, tmp_path: Path) -> Iterator[tuple[psycopg.Con
     document = {"dataset": [{"fides_key": "d", "name": "D", "collections": [{"name": "things", "fields": fields}]}]}
     connector = shop.system(postgres_database, tmp_path, document)
     with psycopg.connect(
-        make_url(postgres_database).set(drivername="postgresql").render_as_string(False)
+        make_url(postgres_database).set(drivername="postgresql").render_as_string(hide_password=False)
     ) as connection:
         connection.autocommit = True
         connection.execute("CREATE TYPE mood AS ENUM ('glad', 'so \"so\"\\')")
@@ -165,3 +166,31 @@ def test_rows_come_once_though_several_identities_lead_to_them(postgres_database
             owners = users - {3} if table == "newsletter" else users
             found = len(call.sinks[task.key].of(table))
             assert found == sum(len(shop.person(n)[table]) for n in owners), table
+
+
+class Full(RuntimeError):
+    """There is no more room."""
+
+
+class FullSink(shop.MemorySink):
+    """Takes one block, and no more."""
+
+    def lines(self, collection: str, lines: bytes, count: int) -> None:
+        if self.records:
+            raise Full
+        super().lines(collection, lines, count)
+
+
+def test_a_sink_that_has_no_room_ends_the_call_alone(
+    things: tuple[psycopg.Connection[Any], Sql],
+) -> None:
+    """What the server still sends is not taken for the answer to what is asked next."""
+    connection, connector = things
+    connection.execute(
+        "INSERT INTO things (id, email, t) SELECT n, 'p0@x.example', repeat('x', 300) FROM generate_series(1, 20000) n"
+    )
+    call = shop.MemoryCall()
+    call.sinks["r/0"] = FullSink()
+    with pytest.raises(Full):
+        shop.perform(connector, Task("r/0", Action.ACCESS, (Identity("email", "p0@x.example"),)), call=call)
+    assert len(gathered(connector, 1)[0]) == 20000

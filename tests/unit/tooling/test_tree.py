@@ -22,7 +22,6 @@ HOMES = {
     "duckdb_engine": "connectors/sql/",
     "fideslang": "connectors/sql/",
     "hyperscan": "connectors/logs/",
-    "isal": "connectors/logs/",
     "pymysql": "connectors/sql/",
     "stripe": "connectors/payments/",
 }
