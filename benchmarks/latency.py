@@ -23,7 +23,7 @@ LIMIT_CPU = 2
 
 def run(folder: Path, *, small: bool) -> Report:
     """Measure, in turns."""
-    rounds, each, rest = (1, 5, 1.0) if small else (5, 100, 30.0)
+    rounds, each, rest = (1, 5, 1.0) if small else (3, 100, 30.0)
     size = Size(each, batch=100)
     ours: list[list[float]] = []
     theirs: list[list[float]] = []

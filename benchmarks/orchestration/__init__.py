@@ -111,9 +111,9 @@ def _settings(sizes: Sizes) -> dict[str, str]:
         "Habeas": f"{sizes.habeas.requests:,} requests, {sizes.habeas.in_words()}, RabbitMQ quorum queues, "
         "one publisher with confirms in windows of 500; signatures, sealing, audit and answers on",
         "PostgreSQL": IN_WORDS,
-        "chords": f"{sizes.chords:,}, Celery {version('celery')}, prefork 2, prefetch 32, results in Redis (not durable), the broker of the "
-        "tasks below",
-        "tasks": f"{sizes.tasks:,}, RabbitMQ durable queue, persistent, confirmed, acknowledged late, prefork 2",
+        "chords": f"{sizes.chords:,}, Celery {version('celery')}, prefork 2, results in Redis (not durable)",
+        "broker of chords and tasks": "RabbitMQ, durable queue, persistent, confirmed, acknowledged late, prefetch 32",
+        "tasks": f"{sizes.tasks:,}, prefork 2, no results",
         "DBOS": f"{sizes.fan_outs} workflows, version {version('dbos')}, one process with 64 under way, polling every "
         "20 ms, the same PostgreSQL",
     }

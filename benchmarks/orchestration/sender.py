@@ -1,7 +1,7 @@
 """The upstream service: a process that publishes requests and waits for their completion events.
 
-It answers to ``many N STEPS`` and ``one N STEPS``, where each request must report that many steps; and to ``publish N``,
-which waits for nothing.
+It answers to ``many N STEPS`` and ``one N STEPS``, where each request must report that many steps; and to
+``publish N``, which waits for nothing.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Side:
     rounds: int
 
 
-FULL = Limit(600, 100, 1400), Side(32, 1600, 3)
+FULL = Limit(600, 100, 1400), Side(32, 640, 3)
 SMALL = Limit(60, 40, 100), Side(8, 30, 1)
 
 
@@ -65,8 +65,8 @@ def run(folder: Path, *, small: bool) -> Report:
     return Report(
         {
             "vendor": f"HTTP, {SECONDS * 1000:g} ms for each call",
-            "limit": f"{limit.per_second} a second and {limit.parallel} at once after a rest, for two workers of one child "
-            f"with {limit.parallel} threads each; {limit.requests} requests",
+            "limit": f"{limit.per_second} a second, {limit.parallel} at once after a rest; {limit.requests} requests, "
+            f"workers of one child with {limit.parallel} threads",
             "side by side": f"{side.requests} requests for each worker of one child with {side.parallel} threads, "
             f"{side.rounds} rounds, taking turns",
             "PostgreSQL": IN_WORDS,

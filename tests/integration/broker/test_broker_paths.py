@@ -283,6 +283,23 @@ def test_lost_doorbells_are_rung_again_by_the_sweep(broker: Broker) -> None:
     eventually(lambda: broker.waiting(queue) == 1, "the doorbell again", 20)
 
 
+def test_what_a_batch_makes_ready_is_begun_by_the_process_that_serves_it_and_rung_for_elsewhere(
+    rabbitmq_vhost: str, make_world: MakeWorld
+) -> None:
+    world = make_world(system("crm", discovers=["user_id"]), broker_url=rabbitmq_vhost)
+    broker = Broker(world, "rabbitmq")
+    with broker.connected() as connection:
+        topology.declare(connection, world.runtime.definitions.systems)
+    request = world.ask("erasure", "ada@example.org")
+    tasks.answer(world.runtime, broker.bell, "crm", served={"shop"})
+    assert world.states(request)["discover@crm"] == "done"
+    assert world.resolution(request) is None
+    assert broker.waiting("habeas.work.crm") == 1
+    tasks.answer(world.runtime, broker.bell, "crm", served={"crm"})
+    assert world.resolution(request) == "completed", "erased, and looked for, without another doorbell"
+    assert broker.waiting("habeas.work.crm") == 1
+
+
 def test_a_doorbell_is_answered_until_nothing_is_left(broker: Broker) -> None:
     world = broker.world
     world.admit(*(delivery("erasure", f"p{n}@example.org") for n in range(7)))
