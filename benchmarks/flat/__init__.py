@@ -46,7 +46,7 @@ class Size:
     """Seconds between samples."""
 
 
-FULL = Size(Fill(2_000_000, 1_000_000), 3, 1500, 60, 20, 600, 40, 20)
+FULL = Size(Fill(2_000_000, 1_000_000), 5, 1500, 60, 20, 600, 40, 20)
 SMALL = Size(Fill(500, 300), 1, 20, 3, 2, 1, 5, 0.5)
 
 
