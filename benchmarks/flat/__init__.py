@@ -37,8 +37,10 @@ class Size:
     """In a round of throughput."""
     single: int
     """Requests that come one by one, in a round of latency."""
+    batch: int
+    """Of the claims that are measured alone."""
     times: int
-    """A tick, a claim or a look is taken so often."""
+    """A tick or a look is taken so often."""
     seconds: float
     """Of steady load."""
     a_second: int
@@ -46,8 +48,8 @@ class Size:
     """Seconds between samples."""
 
 
-FULL = Size(Fill(2_000_000, 1_000_000), 3, 1500, 60, 20, 600, 40, 20)
-SMALL = Size(Fill(500, 300), 1, 20, 3, 2, 1, 5, 0.5)
+FULL = Size(Fill(2_000_000, 1_000_000), 5, 1500, 60, CLAIM, 20, 600, 40, 20)
+SMALL = Size(Fill(300, 200), 1, 20, 3, 20, 2, 1, 5, 0.5)
 
 
 def run(folder: Path, *, small: bool) -> Report:
@@ -118,7 +120,7 @@ def _clock(full: Engine, empty: Engine, size: Size) -> list[Figure]:
     parked = f"{size.past.parked:,} steps parked"
     return [
         Figure(f"the clock's round, {parked}", "ms", ticks[0], "none parked", ticks[1], at_most=1 / FLAT),
-        Figure(f"a claim of {CLAIM} steps, {parked}", "ms", claims[0], "none parked", claims[1], at_most=1 / FLAT),
+        Figure(f"a claim of {size.batch} steps, {parked}", "ms", claims[0], "none parked", claims[1], at_most=1 / FLAT),
     ]
 
 

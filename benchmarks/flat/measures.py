@@ -10,11 +10,13 @@ from typing import Any
 from uuid import uuid4
 
 from benchmarks.figures import WrongResult
-from benchmarks.flat.engine import CLAIM, Engine, messages
+from benchmarks.flat.engine import Engine, messages
 from benchmarks.flat.looks import looks
 from orchestrator.store import claims
 
 MS = 1000.0
+CLAIMS = 4
+"""Claims of which a round takes the median: each needs a batch of ready steps."""
 
 
 def throughput(engine: Engine, requests: int) -> float:
@@ -43,19 +45,19 @@ def tick(engine: Engine, times: int) -> float:
     return timed(engine.runtime.sweep.tick, times)
 
 
-def claim(engine: Engine, times: int) -> float:
+def claim(engine: Engine, batch: int) -> float:
     """Milliseconds to claim a full batch while more are ready; the median of some, one after the other."""
-    ids = engine.admit(messages((times + 2) * CLAIM))
+    ids = engine.admit(messages((CLAIMS + 2) * batch))
     limits = engine.runtime.definitions.systems["users"].limits
     token = uuid4()
 
     def claimed() -> None:
         with engine.runtime.database.transaction() as tx:
-            taken = claims.claim(tx, "users", limits, CLAIM, token, timedelta(minutes=10))
-        if len(taken) != CLAIM:
-            raise WrongResult(f"{len(taken)} of {CLAIM} steps were claimed")
+            taken = claims.claim(tx, "users", limits, batch, token, timedelta(minutes=10))
+        if len(taken) != batch:
+            raise WrongResult(f"{len(taken)} of {batch} steps were claimed")
 
-    value = timed(claimed, times)
+    value = timed(claimed, CLAIMS)
     engine.rows(_GIVE_BACK, token=token)
     engine.drain()
     engine.closed(ids)

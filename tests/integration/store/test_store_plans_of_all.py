@@ -22,7 +22,7 @@ from orchestrator.store import claims
 
 LARGE = {"request", "step", "audit", "inbox", "outbox", "request_secret", "finding", "artifact", "ledger"}
 """Tables that grow with requests."""
-PAST = Fill(closed=20_000, parked=20_000)
+PAST, SHORT = Fill(closed=10_000, parked=10_000), Fill(closed=3000, parked=1000)
 QUEUED = 1000
 """Requests whose first step is ready."""
 READ_WRITE = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
@@ -42,16 +42,20 @@ UPDATE step SET state = 'attention', failure = 'fatal' WHERE (request_id, ordina
 Act = Callable[[], Any]
 
 
+MakeEngine = Callable[[Fill], Engine]
+
+
 @pytest.fixture
-def engine(postgres_database: str, tmp_path: Path) -> Iterator[Engine]:
+def make_engine(postgres_database: str, tmp_path: Path) -> Iterator[MakeEngine]:
+    """``make_engine(past)``: an engine on a database with a past, the statistics fresh, and then a queue."""
     engine = Engine(postgres_database, tmp_path)
-    fill(engine, PAST)
-    engine.admit(messages(QUEUED))
-    for statement in SOME_AGE.split(";"):
-        engine.rows(statement)
-    with engine.autocommit() as connection:
-        connection.execute(text("VACUUM ANALYZE"))
-    yield engine
+
+    def make(past: Fill) -> Engine:
+        fill(engine, past)
+        engine.admit(messages(QUEUED))
+        return engine
+
+    yield make
     engine.close()
 
 
@@ -124,7 +128,12 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-def test_nothing_that_is_done_day_by_day_reads_a_whole_table(engine: Engine) -> None:
+def test_nothing_that_is_done_day_by_day_reads_a_whole_table(make_engine: MakeEngine) -> None:
+    engine = make_engine(PAST)
+    for statement in SOME_AGE.split(";"):
+        engine.rows(statement)
+    with engine.autocommit() as connection:
+        connection.execute(text("VACUUM ANALYZE"))
     found: dict[str, list[tuple[str, set[str]]]] = {}
     for name, act in acts(engine).items():
         sent = dict(statements_of(engine, act))
@@ -134,24 +143,22 @@ def test_nothing_that_is_done_day_by_day_reads_a_whole_table(engine: Engine) -> 
     assert not any(found.values()), json.dumps({k: [(s, sorted(t)) for s, t in v] for k, v in found.items() if v})
 
 
-def test_without_its_index_a_statement_would_be_found_out(engine: Engine) -> None:
+def test_without_its_index_a_statement_would_be_found_out(make_engine: MakeEngine) -> None:
+    engine = make_engine(SHORT)
     engine.rows("DROP INDEX step_timer")
     wholes = [read_as_a_whole(engine, s, v) for s, v in statements_of(engine, engine.runtime.sweep.tick)]
     assert {"step"} in wholes
 
 
 def test_a_claim_reads_no_more_than_it_takes_where_the_statistics_know_of_nothing_ready(
-    postgres_database: str, tmp_path: Path
+    make_engine: MakeEngine,
 ) -> None:
-    engine = Engine(postgres_database, tmp_path)
-    fill(engine, Fill(closed=3000, parked=1000))
-    engine.admit(messages(QUEUED))
+    engine = make_engine(SHORT)
     sent = statements_of(engine, acts(engine)["claim"])
     [(taking, values)] = [(s, v) for s, v in sent if "UPDATE step" in s]
     with engine.runtime.database.engine.connect() as connection:
         found = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {taking}", values).scalar_one()
         connection.rollback()
-    engine.close()
     wasted = {
         n["Index Name"]: n["Rows Removed by Filter"]
         for n in nodes(found[0]["Plan"])
