@@ -62,6 +62,7 @@ class Matcher:
         selecting = config.selecting()
         self._kinds = {n: f.identity for n, f in source.fields.items() if f.identity and f.identity in selecting}
         self._subjects = subjects
+        self._wanted = {name: (kind, subjects[kind]) for name, kind in self._kinds.items() if kind in subjects}
         self._longest = config.longest_line
         self._fold = any(needs_folding(k, v) for k in set(self._kinds.values()) for v in subjects.get(k, ()))
 
@@ -93,9 +94,9 @@ class Matcher:
                 yield Hit(start, stop, spans, tasks)
 
     def _owners(self, spans: Iterable[Span]) -> frozenset[int]:
-        owners: set[int] = set()
+        owners: tuple[int, ...] = ()
         for span in spans:
-            kind = self._kinds.get(span.name)
-            if kind is not None and span.text is not None:
-                owners.update(self._subjects.get(kind, {}).get(normalise(kind, span.text), ()))
+            if span.name in self._wanted and span.text is not None:
+                kind, subjects = self._wanted[span.name]
+                owners += subjects.get(normalise(kind, span.text), ())
         return frozenset(owners)

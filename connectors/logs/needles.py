@@ -19,7 +19,11 @@ __all__ = ["Needles", "telling"]
 LONGEST: Final = 64
 """Bytes of a needle that are looked for; a longer one is cut."""
 TAIL: Final = 8
-"""Bytes at the end of a needle that Hyperscan looks at first: they should tell the needles apart."""
+"""Bytes at the end of a needle that Hyperscan looks at second: they should tell the needles apart."""
+GLANCE: Final = 3
+"""Bytes at the end of a needle that it looks at first, everywhere: the fewer there are, the better."""
+FEW: Final = 8
+"""Needles that have nothing in common yet."""
 
 
 def telling(needles: Iterable[bytes]) -> set[bytes]:
@@ -30,11 +34,22 @@ def telling(needles: Iterable[bytes]) -> set[bytes]:
     """
     # The binding takes C strings: what follows a zero byte would be ignored, so the longest part without one is taken.
     whole = {max(needle.split(b"\0"), key=len)[:LONGEST] for needle in needles} - {b""}
-    common = Counter(needle[end - TAIL : end] for needle in whole for end in range(TAIL, len(needle) + 1))
+    common, last = (
+        Counter(part for needle in whole for part in {needle[end - n : end] for end in range(n, len(needle) + 1)})
+        for n in (TAIL, GLANCE)
+    )
     cut = set[bytes]()
     for needle in whole:
         ends = range(len(needle), TAIL - 1, -1)
         end = min(ends, key=lambda end: common[needle[end - TAIL : end]], default=len(needle))
+        # Of a text that most needles have ("@mail."), its start alone: if they all end in the same few bytes, Hyperscan
+        # looks at few places of a line, and is a third faster.
+        while (
+            end > TAIL
+            and last[needle[end - 1 - GLANCE : end - 1]] > max(len(whole) / 2, FEW)
+            and common[needle[end - 1 - TAIL : end - 1]] <= common[needle[end - TAIL : end]]
+        ):
+            end -= 1
         cut.add(needle[:end])
     return cut
 
@@ -89,7 +104,8 @@ class _Literals:
         def found(_id: int, _from: int, to: int, _flags: int, _context: object) -> None:
             ends.append(to)
 
-        self._database.scan(data, match_event_handler=found, scratch=self._scratch())  # type: ignore[type-var] - any buffer will do
+        scratch = self._scratch()
+        self._database.scan(data, match_event_handler=found, scratch=scratch)  # type: ignore[type-var] # its stub is narrow
         return ends
 
     def _scratch(self) -> hyperscan.Scratch:

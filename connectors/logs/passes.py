@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from io import FileIO
+from io import BytesIO, FileIO
 from typing import Final
 
 from connectors.contract import ConnectorError, Retryable
@@ -96,8 +96,8 @@ def _erase_in(batch: Batch, journal: Journal, file: LogFile) -> Tally:
         for _ in range(1 if file.live else REWRITES):
             before = os.fstat(stream.fileno())
             tally, start, unparsed = Tally(files=1), 0, 0
-            for pieces, size in _edited(batch, file, stream, tally):
-                if len(pieces) > 1 and not file.live:
+            for changed, _, size in _edited(batch, file, stream, tally):
+                if changed and not file.live:
                     break
                 start, unparsed = start + size, tally.unparsed
             else:
@@ -122,7 +122,7 @@ def _rewrite(
 
     try:
         edited = _edited(batch, file, stream, tally, start)
-        replace(file, stream, before, (piece for pieces, _ in edited for piece in pieces), announce)
+        replace(file, stream, before, (data for _, data, _ in edited), announce)
     finally:
         for inode in tally.inodes:
             if _is_there(file, inode):
@@ -148,12 +148,12 @@ def _by_task(batch: Batch, lines: Counter[tuple[int, str]]) -> dict[str, dict[st
 
 def _edited(
     batch: Batch, file: LogFile, stream: FileIO, tally: Tally, start: int = 0
-) -> Iterator[tuple[list[Bytes], int]]:
-    """The file as erasure leaves it, chunk by chunk: its pieces, one if it stays as it is, and its size before.
+) -> Iterator[tuple[bool, memoryview, int]]:
+    """The file as erasure leaves it, chunk by chunk: whether it was changed, the chunk, and its size before.
 
-    Lines up to the byte ``start`` are known to stay. Fills the tally.
+    A chunk is there until the next is asked for. Lines up to the byte ``start`` are known to stay. Fills the tally.
     """
-    name = batch.source(file).name
+    name, changed = batch.source(file).name, BytesIO()
     for chunk, hits in batch.lines(file, stream, tally, start=start):
         data, parts, at = memoryview(chunk.buffer)[: chunk.end], list[Bytes](), 0
         for hit in hits:
@@ -168,4 +168,10 @@ def _edited(
                 at = hit.end
             else:
                 at = chunk.buffer.find(b"\n", hit.end, chunk.end) + 1 or chunk.end
-        yield [*parts, data[at:]], chunk.end
+        if parts:
+            # In one piece again, in memory that is used again: compressors are slow with little at a time.
+            changed.seek(0)
+            changed.writelines([*parts, data[at:]])
+            data = changed.getbuffer()[: changed.tell()]
+        yield bool(parts), data, chunk.end
+        data.release()

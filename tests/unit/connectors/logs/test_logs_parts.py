@@ -227,6 +227,14 @@ def test_needles_that_end_alike_are_cut_where_they_differ() -> None:
     assert not any(needle.endswith(b".example") for needle in cut)
 
 
+@pytest.mark.parametrize("count", [1, 2, 1000])
+def test_needles_are_not_cut_so_short_that_they_find_others_people(count: int) -> None:
+    for prefix, suffix in (("user-", "@mail.example"), ("", ""), ("0000000", ""), ("a", "@b.c")):
+        whole = [f'"{prefix}{1_000_000 + n}{suffix}"'.encode() for n in range(count)]
+        assert len(telling(whole)) == count
+        assert all(f"{1_000_000 + n}"[:-1].encode() in cut for n, cut in enumerate(sorted(telling(whole))))
+
+
 def test_a_zero_byte_in_an_identity_hides_nothing() -> None:
     data = bytearray(b"x\n\0\0abc\n\0abc")
     assert list(Needles([b"\0\0abc"], {}, fold=False).lines(data, 8)) == [(2, 7)]
