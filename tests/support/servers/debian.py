@@ -1,4 +1,4 @@
-"""Has Debian's packages of servers and programs installed: with apt where we may, else by telling the command to run."""
+"""Has Debian's packages of servers and programs installed: with apt where we may, else by telling what to run."""
 
 from __future__ import annotations
 
