@@ -51,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
         note(Path(worker["servers"]), os.getpid())
         return
     config.stash[REAPER] = Reaper()
+    # Every process that a test starts inherits it: so the reaper knows them all as this run's.
+    os.environ["TEST_RUN_SERVERS"] = str(config.stash[REAPER].folder)
 
     def terminate(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt(f"signal {number}")
