@@ -48,7 +48,9 @@ class Settings(BaseModel):
     lease_seconds: float = Field(10, gt=0, le=3600, description="How long a claim holds without a heartbeat.")
     claim_batch: int = Field(100, ge=1, le=10_000, description="The most steps one claim takes.")
     intake_batch: int = Field(200, ge=1, le=5000, description="The most messages admitted in one transaction.")
-    intake_linger_ms: int = Field(10, ge=0, le=1000, description="How long intake waits for a batch to grow.")
+    intake_linger_ms: int = Field(
+        50, ge=0, le=1000, description="How long intake waits for a batch to grow while messages come in numbers."
+    )
     sweep_seconds: float = Field(1, gt=0, le=60, description="The rhythm of timers, expired leases and lost doorbells.")
     retention_sweep_seconds: float = Field(60, gt=0, description="The rhythm of purges and audit checkpoints.")
     outbox_keep_days: int = Field(7, ge=0, description="How long published events stay in the outbox for look-up.")

@@ -23,6 +23,8 @@ _log = logs.get("clock")
 LEADER_LOCK = 0x48_41_42_4C  # "HABL": whoever holds this advisory lock leads
 PAUSE = 1.0
 """Seconds between attempts to lead, and while the database or the broker is away."""
+CROWD, BREATH = 32, 0.05
+"""Events published at once from which on the outbox is left alone for a moment, and for how many seconds."""
 ASLEEP = 30.0
 """Seconds without a word from a leader after which the database ends its session, and with it the lock: it was stopped,
 or the network to it is gone. At least three sweeps."""
@@ -37,6 +39,8 @@ class Clock:
         """``turned`` is called whenever the loop turns."""
         self._runtime, self._relay, self._bell = runtime, relay, bell
         self._stop, self._turned = stop, turned
+        self._crowd = False
+        """Whether the last look at the outbox found many events."""
         self._next = {"sweep": 0.0, "take_back": 0.0, "purge": 0.0, "checkpoint": 0.0}
 
     def run(self) -> None:
@@ -91,13 +95,16 @@ class Clock:
             more = self._runtime.sweep.checkpoint() >= COVERED
             self._next["checkpoint"] = now if more else now + self._runtime.settings.retention_sweep_seconds
         try:
-            self._relay.publish()
+            self._crowd = self._relay.publish() >= CROWD
         except topology.AWAY as error:
             _log.warning("outbox.stuck", error=type(error).__name__)
             self._stop.wait(PAUSE)
 
     def _wait(self, session: psycopg.Connection[Any]) -> None:
         """Until something is in the outbox, or something else is due."""
+        if self._crowd:
+            # More are being written just now: a window with all of them costs hardly more than one with the first.
+            self._stop.wait(BREATH)
         left = max(0.0, min(self._next[what] for what in ("sweep", "purge", "checkpoint")) - time.monotonic())
         for _ in session.notifies(timeout=left, stop_after=1):
             return
