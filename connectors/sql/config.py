@@ -101,7 +101,7 @@ class SqlConfig(ConnectorConfig):
     statement_timeout_seconds: int = Field(default=300, ge=1)
     lock_timeout_seconds: int = Field(default=10, ge=1)
     fetch_rows: int = Field(default=1000, ge=1)
-    """Rows held in memory at a time while reading."""
+    """Rows held in memory at a time while reading row by row; PostgreSQL sends blocks instead."""
     pool_size: int = Field(default=4, ge=1)
 
     @field_validator("masking", mode="before")

@@ -52,6 +52,8 @@ def test_values_of_every_type_become_json() -> None:
         "id": uuid.UUID(int=1),
         "ip": ipaddress.ip_address("192.0.2.1"),
         "nan": float("nan"),
+        "tiny": Decimal("1E-7"),
+        "half": datetime(2026, 1, 2, 3, 4, 5, 500000, tzinfo=UTC).replace(tzinfo=None),
         "nested": {"list": [Decimal(1), None, True], "set": {1}},
         "span": timedelta(hours=1),
     }
@@ -64,7 +66,9 @@ def test_values_of_every_type_become_json() -> None:
         "view": "YQ==",
         "id": "00000000-0000-0000-0000-000000000001",
         "ip": "192.0.2.1",
-        "nan": "nan",
+        "nan": "NaN",
+        "tiny": "0.0000001",
+        "half": "2026-01-02T03:04:05.5",
         "nested": {"list": ["1", None, True], "set": [1]},
         "span": 3600.0,
     }
