@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final
 
 import psycopg
 import sqlalchemy as sa
@@ -119,7 +119,7 @@ class World:
 
     def one(self, query: str) -> Any:
         """A single value."""
-        row = self.sql.execute(cast("LiteralString", query)).fetchone()
+        row = self.sql.execute(query).fetchone()
         return row[0] if row else None
 
     def statements(self, work: Callable[[], object]) -> int:
@@ -203,7 +203,12 @@ def _figures(world: World, size: Size) -> Iterator[Figure]:
 def _same(postgres: EmbeddedPostgres, folder: Path) -> Figure:
     """Erase the same people from small databases, by the connector and by hand: what is left must be equal."""
     contents, written = [], []
+    works: dict[str, Callable[[World, Sequence[int]], float]]
     works = {"mail": World.ours, "known": partial(World.ours, known=True), "hand": World.theirs}
+        "mail": World.ours,
+        "known": partial(World.ours, known=True),
+        "hand": World.theirs,
+    }
     for name, work in works.items():
         url = postgres.create_database(name)
         world = World(url, folder, 200)
@@ -222,7 +227,7 @@ def _same(postgres: EmbeddedPostgres, folder: Path) -> Figure:
 def _contents(sql: psycopg.Connection) -> Mapping[str, list[str]]:
     """Every row, but for what is random in masks."""
     query = "SELECT regexp_replace(t::text, 'random:[0-9a-f-]+', 'random') FROM {} t ORDER BY 1"
-    return {t: [r[0] for r in sql.execute(cast("LiteralString", query.format(t)))] for t in shop.COLUMNS}
+    return {t: [r[0] for r in sql.execute(query.format(t))] for t in shop.COLUMNS}
 
 
 def _versions(url: str) -> int:

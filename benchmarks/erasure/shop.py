@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, LiteralString, cast
+from typing import Any, Final
 
 import psycopg
 import yaml
@@ -107,7 +107,7 @@ def create(connection: psycopg.Connection, people: int) -> None:
 
 
 def _run(connection: psycopg.Connection, statement: str) -> None:
-    connection.execute(cast("LiteralString", statement))
+    connection.execute(statement)
 
 
 def addresses(numbers: Sequence[int]) -> list[str]:

@@ -46,7 +46,7 @@ class Erasure:
         self._session, self._tasks = session, tasks
         self._scope = Scope(session, tasks[0].covers, everything=tasks[0].categories is None)
         self._keeping = Keeping(session, self._scope)
-        self._matching = Matching(session, tasks, self._keeping.leaves)
+        self._matching = Matching(session, tasks, leaves=self._keeping.leaves)
         self._keeping.decide(self._matching.found)
         found = [k for k in self._keeping.order if k in self._matching.found and k in self._scope.touched]
         self._masks = [change for key in found for change in self._masking(key)]
@@ -322,7 +322,7 @@ def people(session: Session, matching: Matching) -> set[int]:
     for key, matched in matching.found.items():
         query = sa.select(matched.subject).select_from(matched.table)
         if matched.on is not None:
-            rows = sa.select(sa.literal_column("1")).select_from(session.catalogue.tables[key].clause)
+            rows: Select = sa.select(sa.literal_column("1")).select_from(session.catalogue.tables[key].clause)
             query = query.where(rows.where(matched.on).correlate(matched.table).exists())
         queries.append(query)
     return {row[0] for row in session.run("counting", sa.union(*queries))} if queries else set()

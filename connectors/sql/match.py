@@ -299,11 +299,7 @@ class Matching:
                 yield way
                 continue
             found = [
-                sa.select(sa.literal_column("1"))
-                .select_from(p.other)
-                .where(p.subject == way.subject, p.value == way.value)
-                .exists()
-                for p in covering
+                sa.select(p.other).where(p.subject == way.subject, way.value == p.value).exists() for p in covering
             ]
             rest = sa.select(way.subject.label("s"), way.value.label("v")).where(~sa.or_(*found)).subquery("rest")
             yield replace(way, other=rest, subject=rest.c["s"], on=source[way.column] == rest.c["v"], value=rest.c["v"])
