@@ -205,10 +205,6 @@ def _same(postgres: EmbeddedPostgres, folder: Path) -> Figure:
     contents, written = [], []
     works: dict[str, Callable[[World, Sequence[int]], float]]
     works = {"mail": World.ours, "known": partial(World.ours, known=True), "hand": World.theirs}
-        "mail": World.ours,
-        "known": partial(World.ours, known=True),
-        "hand": World.theirs,
-    }
     for name, work in works.items():
         url = postgres.create_database(name)
         world = World(url, folder, 200)
