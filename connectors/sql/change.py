@@ -16,7 +16,8 @@ from connectors.sql.datamap import Field, Key
 from connectors.sql.dialect import AsIs
 from connectors.sql.erase import count, counted
 from connectors.sql.graph import Graph
-from connectors.sql.match import Matching, Select, Session
+from connectors.sql.match import Matching
+from connectors.sql.session import Select, Session
 from connectors.sql.values import typed
 
 # Rectification. --------------------------------------------------------------------------------------------------

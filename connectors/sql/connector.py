@@ -18,8 +18,8 @@ from connectors.sql.engine import Database
 from connectors.sql.erase import Erasure
 from connectors.sql.errors import RowFault, SchemaDrift, wrapped
 from connectors.sql.graph import build
-from connectors.sql.match import Session
 from connectors.sql.schema import Catalogue
+from connectors.sql.session import Session
 
 Work = Callable[[Session, Sequence[Task]], Mapping[str, Result]]
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cached_property
 from typing import Any
@@ -16,10 +17,25 @@ from connectors.sql.config import Retain
 from connectors.sql.datamap import Key
 from connectors.sql.keeping import Keeping, Scope, Stay
 from connectors.sql.masking import Masked, any_dirty, mask, masked_columns
-from connectors.sql.match import Matched, Matching, Select, Session
+from connectors.sql.match import Matched, Matching
+from connectors.sql.schema import LOCATION, Table
+from connectors.sql.session import Query, Select, Session
 
 Counts = Mapping[int, Mapping[str, int]]
 """Position of the task in the batch → collection → rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one statement does to rows of one collection."""
+
+    key: Key
+    rows: ColumnElement[bool]
+    """Which of the matched rows, by why they stay."""
+    columns: Sequence[Masked] | None = None
+    """To be masked; ``None``: the rows are deleted."""
+    let_go: Sequence[Masked] = ()
+    """Pointers to be set to NULL along with it, which does not count as masking."""
 
 
 class Erasure:
@@ -29,26 +45,31 @@ class Erasure:
         """Finds the rows and decides what becomes of each; changes nothing yet."""
         self._session, self._tasks = session, tasks
         self._scope = Scope(session, tasks[0].covers, everything=tasks[0].categories is None)
-        self._matching = Matching(session, tasks)
-        self._keeping = Keeping(session, self._matching, self._scope)
-        self._keeping.decide()
+        self._keeping = Keeping(session, self._scope)
+        self._matching = Matching(session, tasks, leaves=self._keeping.leaves)
+        self._keeping.decide(self._matching.found)
+        found = [k for k in self._keeping.order if k in self._matching.found and k in self._scope.touched]
+        self._masks = [change for key in found for change in self._masking(key)]
+        self._deletions = [Change(k, self._goes(k)) for k in found if k in self._scope.deleted]
 
     def erase(self) -> Mapping[str, Result]:
         """Do it; the caller commits."""
-        deleted, masked, retained = self._count_deleted(), self._count_masked(), self._retentions()
-        self._keeping.clear_pointers(self._nulled)
-        for key in self._keeping.order:
-            for rows, columns in self._masks(key):
-                self._mask(key, rows, columns)
-        for key in self._keeping.order:
-            if key in self._matching.found and key in self._scope.deleted:
-                self._delete(key)
+        retained = self._retentions()
+        if self._session.dialect.postgres:
+            masked = self._counting(self._masks)
+            self._keeping.clear_pointers(self._nulled)
+            deleted = self._counting(self._deletions)
+        else:
+            masked, deleted = self._count(self._masks), self._count(self._deletions)
+            self._change(self._masks)
+            self._keeping.clear_pointers(self._nulled)
+            self._change(self._deletions)
         return {t.key: self._done(n, deleted, masked, retained) for n, t in enumerate(self._tasks)}
 
     def verify(self) -> Mapping[str, Result]:
         """Whether nothing is left to do, person by person."""
         left: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-        for counts in (self._count_deleted(), self._count_masked()):
+        for counts in (self._count(self._deletions), self._count(self._masks)):
             for number, tables in counts.items():
                 for table, rows in tables.items():
                     left[number][table] += rows
@@ -80,25 +101,37 @@ class Erasure:
         """Positions of the tasks of which any row was found; asked for only when a task changed nothing."""
         return people(self._session, self._matching)
 
-    # Statements. -----------------------------------------------------------------------------------------------
+    # What is to change. ----------------------------------------------------------------------------------------
 
-    def _masks(self, key: Key) -> Iterator[tuple[ColumnElement[bool], list[Masked]]]:
+    def _masking(self, key: Key) -> Iterator[Change]:
         """Which of a collection's rows get which columns masked."""
-        matched = self._matching.found.get(key)
-        if matched is None or key not in self._scope.touched:
-            return
+        stay = self._matching.found[key].stay
         columns = masked_columns(self._session, key, self._scope.covers, everything=self._scope.everything)
         may_stay = key in self._keeping.may_stay
+        if key in self._keeping.leaves:
+            source, names = self._session.catalogue.tables[key], {c.column for c in columns}
+            let_go = [
+                Masked(column, points, sa.case((points, sa.null()), else_=source[column]))
+                for column, points in self._keeping.let_go(key, source).items()
+                if column not in names
+            ]
+            if key not in self._scope.deleted and (columns or let_go):
+                yield Change(key, sa.true(), columns, let_go)
+            return
         if key not in self._scope.deleted:
-            yield matched.stay.in_([Stay.NO.value, Stay.POINTED_AT.value]), columns
+            yield from _some(key, stay.in_([Stay.NO.value, Stay.POINTED_AT.value]), columns)
         elif may_stay:
-            yield matched.stay == Stay.POINTED_AT.value, columns
+            yield from _some(key, stay == Stay.POINTED_AT.value, columns)
         if may_stay:
             links = self._session.graph.links(key)
-            yield matched.stay == Stay.PATH.value, [c for c in columns if c.column not in links]
+            yield from _some(key, stay == Stay.PATH.value, [c for c in columns if c.column not in links])
         if key in self._scope.retained:
             extra = [mask(self._session, key, c) for c in self._scope.retained[key].mask]
-            yield matched.stay == Stay.RETAINED.value, extra
+            yield from _some(key, stay == Stay.RETAINED.value, extra)
+
+    def _goes(self, key: Key) -> ColumnElement[bool]:
+        """A row is deleted."""
+        return self._matching.found[key].stay == Stay.NO.value if key in self._keeping.may_stay else sa.true()
 
     def _nulled(self, key: Key) -> frozenset[str]:
         """The columns that masking sets to NULL in every row of a collection that is found and not kept by law."""
@@ -107,48 +140,95 @@ class Erasure:
         columns = masked_columns(self._session, key, self._scope.covers, everything=self._scope.everything)
         return frozenset(c.column for c in columns if isinstance(c.value, sa.Null))
 
-    def _mask(self, key: Key, rows: ColumnElement[bool], columns: list[Masked]) -> None:
-        if not columns:
-            return
-        matched, source = self._matching.found[key], self._session.catalogue.tables[key]
-        update = (
-            sa.update(source.clause)
-            .values({source[c.column]: c.value for c in columns})
-            .where(matched.joins(source), rows, any_dirty(columns))
-        )
-        self._session.run(self._session.name(key), update)
+    # Statements. -----------------------------------------------------------------------------------------------
 
-    def _delete(self, key: Key) -> None:
-        matched, source = self._matching.found[key], self._session.catalogue.tables[key]
-        rows = [matched.stay == Stay.NO.value] if key in self._keeping.may_stay else []
-        self._session.run(self._session.name(key), sa.delete(source.clause).where(matched.joins(source), *rows))
-        if self._session.dialect.duckdb and self._session.catalogue.foreign_keys:
-            # DuckDB takes a deleted child for present until the transaction ends. Children first: what is left after
-            # a failure in between can still be found and erased.
-            self._session.connection.commit()
+    def _change(self, changes: Iterable[Change]) -> None:
+        for change in changes:
+            key = change.key
+            matched, source = self._matching.found[key], self._session.catalogue.tables[key]
+            where = [matched.joins(source), change.rows]
+            if change.columns:
+                where.append(any_dirty(change.columns))
+            self._session.run(self._session.name(key), _statement(source, change).where(*where))
+            if self._session.dialect.duckdb and change.columns is None and self._session.catalogue.foreign_keys:
+                # DuckDB takes a deleted child for present until the transaction ends. Children first: what is left
+                # after a failure in between can still be found and erased.
+                self._session.connection.commit()
 
-    # Counts. ---------------------------------------------------------------------------------------------------
+    def _counting(self, changes: Iterable[Change]) -> Counts:
+        """Change and count, in one statement for each (PostgreSQL)."""
+        counts: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for change in changes:
+            name = self._session.name(change.key)
+            for rows, numbers in self._session.run(name, self._changing(change)):
+                if numbers is None and rows:
+                    # Somebody has just changed, and so moved, rows: once more, by what tells them apart.
+                    self._change([change])
+                for number in numbers or ():
+                    counts[number][name] += rows
+        return counts
 
-    def _count_deleted(self) -> Counts:
-        queries = [
-            _per_person(self._session.name(key), matched).where(matched.stay == Stay.NO.value)
-            for key, matched in self._matching.found.items()
-            if key in self._scope.deleted
-        ]
-        return count(self._session, queries)
+    def _changing(self, change: Change) -> Query:
+        """Changes, and gives (rows, the tasks with so many); last (rows that were not where they lay, NULL)."""
+        source = self._session.catalogue.tables[change.key]
+        due = self._due(change).cte("due")
+        rows = self._matching.found[change.key].within(due)
+        where = rows.joins(source)
+        if source.located:
+            here = source[LOCATION] == sa.any_(sa.func.array(sa.select(rows[LOCATION]).scalar_subquery()))
+            # What was found by an earlier statement may be gone, and another row lie in its place.
+            where = here if self._fresh(change) else sa.and_(here, where)
+        changed = _statement(source, change).where(where).returning(sa.literal_column("1")).cte("changed")
+        each = sa.select(due.c["s"], sa.func.count().label("n")).where(_counts(change, due)).group_by(due.c["s"])
+        found = each.subquery("each")
+        missed = sa.select(_missed(rows, changed) if source.located else sa.literal_column("0"), sa.null())
+        return sa.union_all(
+            sa.select(found.c["n"], sa.func.array_agg(found.c["s"])).group_by(found.c["n"]), missed
+        ).add_cte(changed)
 
-    def _count_masked(self) -> Counts:
+    def _fresh(self, change: Change) -> bool:
+        """The statement itself looks where the rows lie."""
+        return change.columns is not None or change.key in self._keeping.leaves
+
+    def _count(self, changes: Iterable[Change]) -> Counts:
         queries = []
-        for key, matched in self._matching.found.items():
-            source = self._session.catalogue.tables[key]
-            queries += [
-                _per_person(self._session.name(key), matched)
-                .join(source.clause, matched.joins(source))
-                .where(rows, any_dirty(columns))
-                for rows, columns in self._masks(key)
-                if columns
-            ]
+        for change in changes:
+            due = self._due(change).subquery("due")
+            label = sa.literal(self._session.name(change.key), sa.Text()).label("collection")
+            query = sa.select(label, due.c["s"], sa.func.count()).where(_counts(change, due))
+            queries.append(query.group_by(due.c["s"]))
         return count(self._session, queries)
+
+    def _due(self, change: Change) -> Select:
+        """The rows that a change concerns, for each person; those that are masked already it does not."""
+        key, source = change.key, self._session.catalogue.tables[change.key]
+        if change.let_go:
+            return self._due_with_pointers(change)
+        matched = self._matching.found[key]
+        conditions = [any_dirty(change.columns)] if change.columns is not None else []
+        leaf = key in self._keeping.leaves
+        if leaf:
+            matched = self._matching.narrowed(key, *conditions)
+        query = sa.select(matched.subject, *_copies(matched)).select_from(matched.table)
+        if leaf:
+            return query
+        if conditions:
+            query = query.join(source.clause, matched.joins(source)).where(*conditions)
+            if source.located:
+                query = query.with_only_columns(
+                    matched.subject, *_copies(matched, LOCATION), source[LOCATION].label(matched.of[LOCATION])
+                )
+        return query.where(change.rows)
+
+    def _due_with_pointers(self, change: Change) -> Select:
+        """The same for a leaf that must let go of rows."""
+        matched = self._matching.narrowed(change.key, dirty=any_dirty(change.columns or ()))
+        # Found first, then filtered: the planner would count what the filter costs anew for each row of a parent.
+        found = sa.select(matched.table).cte().prefix_with("MATERIALIZED", dialect="postgresql")
+        rows, columns = matched.within(found), {c.column for c in change.let_go}
+        points = [p for column, p in self._keeping.let_go(change.key, rows).items() if column in columns]
+        dirty = found.c["dirty"]
+        return sa.select(rows.subject, *_copies(rows), dirty).where(sa.or_(dirty, *points))
 
     def _retentions(self) -> Mapping[int, tuple[Retention, ...]]:
         kept: dict[int, list[Retention]] = defaultdict(list)
@@ -171,19 +251,46 @@ class Erasure:
 
     def _kept(self, key: Key, retain: Retain) -> Iterator[tuple[int, int, date | None]]:
         """Per person: how many rows are kept, and until when the last of them."""
-        matched, source = self._matching.found[key], self._session.catalogue.tables[key]
-        start: ColumnElement[Any] = source[retain.since] if retain.since else sa.null()
+        matched = self._matching.found[key]
+        start: ColumnElement[Any] = matched[retain.since] if retain.since else sa.null()
         if retain.since and self._session.dialect.duckdb:
             start = sa.cast(start, sa.Date())
         query = (
             sa.select(matched.subject, sa.func.count(), sa.func.max(start), sa.func.count(start))
             .select_from(matched.table)
-            .join(source.clause, matched.joins(source))
             .where(matched.stay == Stay.RETAINED.value)
             .group_by(matched.subject)
         )
         for number, rows, latest, dated in self._session.run(self._session.name(key), query):
             yield number, rows, retain.until(_day(latest)) if rows == dated and latest is not None else None
+
+
+def _some(key: Key, rows: ColumnElement[bool], columns: Sequence[Masked]) -> Iterator[Change]:
+    if columns:
+        yield Change(key, rows, columns)
+
+
+def _statement(source: Table, change: Change) -> sa.Update | sa.Delete:
+    if change.columns is None:
+        return sa.delete(source.clause)
+    return sa.update(source.clause).values({source[c.column]: c.value for c in (*change.columns, *change.let_go)})
+
+
+def _copies(matched: Matched, *but: str) -> list[ColumnElement[Any]]:
+    """The key, and where rows lie if they tell."""
+    names = [*matched.primary_key, *({LOCATION} & set(matched.of))]
+    return [matched[c].label(matched.of[c]) for c in names if c not in but]
+
+
+def _missed(due: Matched, changed: sa.CTE) -> ColumnElement[int]:
+    """How many rows were found but not changed; a row of two people is found twice."""
+    pairs, done = (sa.select(sa.func.count()).select_from(t).scalar_subquery() for t in (due.table, changed))
+    rows = sa.select(sa.func.count(due[LOCATION].distinct())).scalar_subquery()
+    return sa.case((pairs == done, 0), else_=rows - done)
+
+
+def _counts(change: Change, due: sa.FromClause) -> ColumnElement[bool]:
+    return due.c["dirty"] if change.let_go else sa.true()
 
 
 def _day(value: date | datetime) -> date:

@@ -6,10 +6,11 @@ to it and cannot let go. What stays without a law of its own is masked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, time
 from enum import IntEnum
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
@@ -18,8 +19,9 @@ from connectors.sql.config import Retain
 from connectors.sql.datamap import Collection, Key
 from connectors.sql.dialect import AsIs
 from connectors.sql.graph import Edge, order_by
-from connectors.sql.match import Matched, Matching, Session
-from connectors.sql.schema import ForeignKey
+from connectors.sql.match import Matched
+from connectors.sql.schema import ForeignKey, Table
+from connectors.sql.session import Session
 from connectors.sql.values import Kind
 
 
@@ -66,20 +68,26 @@ class Scope:
 class Keeping:
     """Decides what stays, and marks it in the temporary tables."""
 
-    def __init__(self, session: Session, matching: Matching, scope: Scope) -> None:
-        self._session, self._found, self._scope = session, matching.found, scope
+    def __init__(self, session: Session, scope: Scope) -> None:
+        self._session, self._scope = session, scope
+        self._found: Mapping[Key, Matched] = {}
         self._edges = {
             (e.parent, e.child, frozenset(zip(e.parent_fields, e.child_fields, strict=True)))
             for e in session.graph.edges
         }
-        self.may_stay = self._possible()
+        self.may_stay, self._path = self._possible(session.graph.collections)
         """Collections of which rows may be marked."""
         self.order, broken = self._erase_order()
         """Collections, children first."""
         self._broken = set(broken)
+        self.leaves = self._leaves()
+        """Collections that nothing is found through, points to or stays in: to be found by the statement that changes
+        them."""
 
-    def decide(self) -> None:
+    def decide(self, found: Mapping[Key, Matched]) -> None:
         """Mark the rows that stay."""
+        self._found = found
+        self.may_stay, self._path = self._possible(found)
         for key, retain in self._scope.retained.items():
             if key in self._found and not retain.along:
                 self._retain(key, retain)
@@ -96,7 +104,9 @@ class Keeping:
             changed = sum(self._session.run(self._session.name(pair[1]), update).rowcount for pair, update in steps)
             # One pass, children first, is enough unless collections point to each other in a circle.
             if not changed or not broken:
-                return
+                break
+        # The marks were updates: the tables are larger now, but hold no more rows.
+        self._session.analyze([m.name for k, m in found.items() if k in self.may_stay])
 
     def clear_pointers(self, nulled: Callable[[Key], frozenset[str]]) -> None:
         """Set to NULL what points from a row that stays, whoever's, to a row that goes.
@@ -107,6 +117,8 @@ class Keeping:
             parent = self._found.get(key.parent)
             if parent is None or key.parent not in self._scope.deleted or not key.clearable:
                 continue
+            if key.child in self.leaves:
+                continue  # Its only statement deletes the rows, or clears their pointers along with masking them.
             settled = self._by_edge(key) and self._all_go(key.child) and key.child != key.parent
             if settled and (key.child, key.parent) not in self._broken:
                 continue
@@ -118,25 +130,48 @@ class Keeping:
                 .values({child[c]: sa.null() for c in key.clearable})
                 .where(*_points(key, child, parent), parent.stay == Stay.NO.value)
             )
+            if key.child == key.parent and self._session.dialect.postgres:
+                # Checked when the statement ends: rows that go together may point to each other until then.
+                mine = self._aliased(key.child)
+                update = update.where(~_exists(mine.table, mine.joins(child), mine.stay == Stay.NO.value))
             self._session.run(self._session.name(key.child), update)
+
+    def let_go(self, key: Key, rows: Table | Matched) -> Mapping[str, ColumnElement[bool]]:
+        """The columns of a leaf's rows that point to what goes, and when they do."""
+        gone: dict[str, list[ColumnElement[bool]]] = defaultdict(list)
+        for f in self._session.catalogue.foreign_keys:
+            if f.child == key and f.parent in self._found and f.parent in self._scope.deleted:
+                parent = self._found[f.parent]
+                going = sa.select(*(parent[c] for c in f.parent_columns)).where(parent.stay == Stay.NO.value)
+                for column in f.clearable:
+                    gone[column].append(sa.tuple_(*(rows[c] for c in f.child_columns)).in_(going))
+        return {column: sa.or_(*points) for column, points in gone.items()}
 
     # What could stay, from the settings and the schema alone. ----------------------------------------------------
 
-    def _possible(self) -> frozenset[Key]:
-        may = {k for k in self._scope.retained if k in self._found}
+    def _possible(self, among: Container[Key]) -> tuple[frozenset[Key], frozenset[Key]]:
+        """Collections of which rows may stay, and those of which they may stay by law or for a path."""
+        may = {k for k in self._scope.retained if k in among}
         path = set(may)
         while True:
             before = len(may) + len(path)
-            path |= {e.parent for e in self._session.graph.edges if e.child in path and e.parent in self._found}
+            path |= {e.parent for e in self._session.graph.edges if e.child in path and e.parent in among}
             may |= path
             may |= {
                 f.parent
                 for f in self._session.catalogue.foreign_keys
-                if f.parent in self._found and self._binds(f) and not self._settled(f, may)
+                if f.parent in among and self._binds(f) and not self._settled(f, may)
             }
             if len(may) + len(path) == before:
-                self._path = frozenset(path)
-                return frozenset(may)
+                return frozenset(may), frozenset(path)
+
+    def _leaves(self) -> frozenset[Key]:
+        keys = self._session.catalogue.foreign_keys
+        led_through = {e.parent for e in self._session.graph.edges} | {f.parent for f in keys}
+        # Were such a pointer cleared by itself, the row might not be found any more.
+        loose = {f.child for f in keys if f.parent in self._scope.deleted and not self._by_edge(f)}
+        found = self._scope.touched - led_through - loose - self.may_stay
+        return frozenset(k for k in found if self._session.catalogue.tables[k].located)
 
     def _binds(self, key: ForeignKey) -> bool:
         """Rows of the child cannot let go of a parent that would be deleted."""
@@ -165,13 +200,12 @@ class Keeping:
 
     def _retain(self, key: Key, retain: Retain) -> None:
         matched, source = self._found[key], self._session.catalogue.tables[key]
-        update = sa.update(matched.table).values(stay=Stay.RETAINED.value)
+        update = sa.update(matched.stored).values(stay=Stay.RETAINED.value)
         if retain.since:
-            start = source[retain.since]
+            start = matched[retain.since]
             cutoff = _moment(retain, source.columns[retain.since].kind, self._session.now)
             # A row without a beginning cannot be shown to be over.
-            kept = sa.or_(start.is_(None), start > sa.literal(cutoff, AsIs()))
-            update = update.where(_exists(source.clause, matched.joins(source), kept))
+            update = update.where(sa.or_(start.is_(None), start > sa.literal(cutoff, AsIs())))
         self._session.run(self._session.name(key), update)
 
     def _retain_along(self, key: Key, retain: Retain) -> None:
@@ -219,7 +253,7 @@ class Keeping:
     def _aliased(self, key: Key) -> Matched:
         """The rows of a collection under another name, so that a statement may update the same table."""
         m = self._found[key]
-        return Matched(m.key, cast("sa.TableClause", m.table.alias("other")), m.of, m.primary_key)
+        return m.within(m.table.alias("other"))
 
 
 def _moment(retain: Retain, kind: Kind, now: datetime) -> object:
@@ -235,7 +269,7 @@ def _exists(table: sa.FromClause, *on: ColumnElement[bool]) -> ColumnElement[boo
 
 
 def _mark(matched: Matched, stay: Stay, condition: ColumnElement[bool]) -> sa.Update:
-    return sa.update(matched.table).values(stay=stay.value).where(matched.stay < stay.value, condition)
+    return sa.update(matched.stored).values(stay=stay.value).where(matched.stay < stay.value, condition)
 
 
 def _along(edge: Edge, child: Matched, parent: Matched) -> list[ColumnElement[bool]]:

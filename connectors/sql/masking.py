@@ -18,8 +18,8 @@ from connectors.contract import Fatal
 from connectors.sql.config import Mask
 from connectors.sql.datamap import Field, Key
 from connectors.sql.dialect import AsIs
-from connectors.sql.match import Session
 from connectors.sql.schema import Column
+from connectors.sql.session import Session
 from connectors.sql.values import Kind, typed
 
 SHORTEST: Final = 24
@@ -110,7 +110,7 @@ def mask(session: Session, key: Key, name: str) -> Masked:
 
 def any_dirty(columns: Iterable[Masked]) -> ColumnElement[bool]:
     """At least one of the columns is not masked yet."""
-    return sa.or_(*(c.dirty for c in columns))
+    return sa.or_(sa.false(), *(c.dirty for c in columns))
 
 
 def _explicit(session: Session, key: Key, field: Field) -> Mask | None:

@@ -7,92 +7,22 @@ statements depends on the data map, not on the number of people.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Final
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
 from connectors.contract import Task
-from connectors.sql.config import SqlConfig
 from connectors.sql.datamap import Key
-from connectors.sql.dialect import Analyze, CreateTemporary, Dialect, DropTemporary, column, name
-from connectors.sql.errors import wrapped
-from connectors.sql.graph import Edge, Entry, Graph
-from connectors.sql.schema import Catalogue, Table
+from connectors.sql.graph import Edge, Entry
+from connectors.sql.schema import LOCATION, Table
+from connectors.sql.session import PREFIX, Query, Select, Session
 from connectors.sql.values import Kind, identity_value
 
-Select = sa.Select[*tuple[Any, ...]]
-Query = Select | sa.CompoundSelect[*tuple[Any, ...]]
-
-PREFIX: Final = "habeas_"
-"""Of temporary tables. The same names every time, so that SQLAlchemy need not compile the statements anew."""
 PLAIN: Final = frozenset({Kind.INTEGER, Kind.NUMBER, Kind.UUID, Kind.INET, Kind.CITEXT})
 """Kinds whose identities are compared as they are."""
-INSERT_ROWS: Final = 500
-"""Rows of one INSERT where the driver sends rows one by one otherwise."""
-
-
-@dataclass(slots=True)
-class Session:
-    """One connection, in one transaction, with all there is to know about its database."""
-
-    connection: sa.Connection
-    dialect: Dialect
-    config: SqlConfig
-    graph: Graph
-    catalogue: Catalogue
-    now: datetime
-    temporary: list[str] = field(default_factory=list)
-
-    def run(
-        self, where: str, statement: sa.Executable, rows: Sequence[Mapping[str, object]] = ()
-    ) -> sa.CursorResult[*tuple[Any, ...]]:
-        """Execute; ``where`` names the table for error texts. Raises the contract's errors."""
-        with wrapped(where):
-            return self.connection.execute(statement, rows or None, execution_options={"preserve_rowcount": True})
-
-    def create(self, query: Query, columns: Iterable[str], where: str) -> tuple[sa.TableClause, int]:
-        """Make a temporary table of a query's rows; returns it and how many rows it has (-1: unknown)."""
-        table = f"{PREFIX}{len(self.temporary)}"
-        result = self.run(where, CreateTemporary(table, query))
-        self.temporary.append(table)
-        return sa.table(name(table), *(column(c) for c in columns)), -1 if self.dialect.duckdb else result.rowcount
-
-    def insert(self, table: sa.TableClause, rows: Sequence[Mapping[str, object]]) -> None:
-        """Insert rows into a temporary table in as few round trips as the driver allows."""
-        if self.dialect.postgres:
-            cursor = self.connection.connection.cursor()
-            columns = ", ".join(rows[0])  # Ours: "s, v".
-            with wrapped("identities"), cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:  # type: ignore[attr-defined]
-                for row in rows:
-                    copy.write_row(tuple(row.values()))
-        elif self.dialect.duckdb:
-            for start in range(0, len(rows), INSERT_ROWS):
-                self.run("identities", sa.insert(table).values(list(rows[start : start + INSERT_ROWS])))
-        else:
-            self.run("identities", sa.insert(table), rows)
-
-    def analyze(self, tables: list[str]) -> None:
-        """Tell PostgreSQL's planner how large temporary tables are."""
-        if self.dialect.postgres and tables:
-            self.run("identities", Analyze(tables))
-
-    def name(self, key: Key) -> str:
-        """What a collection is called in counts and texts."""
-        return self.graph.names[key]
-
-    @contextmanager
-    def cleaning(self) -> Iterator[None]:
-        """Drop the temporary tables where the end of the transaction does not (MariaDB)."""
-        try:
-            yield
-        finally:
-            if self.dialect.mysql and self.temporary and not self.connection.invalidated:
-                self.run("identities", DropTemporary(self.temporary))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +30,8 @@ class Matched:
     """The rows of one collection that belong to people of the batch: ``s`` (which task), key, links, ``stay``."""
 
     key: Key
-    table: sa.TableClause
+    table: sa.FromClause
+    """A temporary table; of a leaf the query that finds the rows."""
     of: Mapping[str, str]
     """Column of the collection → column of the temporary table."""
     primary_key: tuple[str, ...]
@@ -116,6 +47,20 @@ class Matched:
     def stay(self) -> ColumnElement[int]:
         """Why the row is not deleted; see ``erase.Stay``."""
         return self.table.c["stay"]
+
+    @property
+    def stored(self) -> sa.TableClause:
+        """The temporary table, to change it; no leaf has one."""
+        return cast("sa.TableClause", self.table)
+
+    @property
+    def name(self) -> str:
+        """The temporary table's."""
+        return self.stored.name
+
+    def within(self, table: sa.FromClause) -> Matched:
+        """The same columns, of some of the rows."""
+        return replace(self, table=table)
 
     def __getitem__(self, column_name: str) -> ColumnElement[Any]:
         """The copy of a key or link column."""
@@ -140,16 +85,25 @@ class Way:
     column: str = ""
     """Where ``on`` says that this one column equals ``value``."""
     value: ColumnElement[Any] | None = None
+    parent: bool = False
+    """By a row of a parent, not by an identity."""
 
 
 class Matching:
     """All rows of the people of a batch."""
 
-    def __init__(self, session: Session, tasks: Sequence[Task], *, reading: bool = False) -> None:
-        """``reading``: rows that lead to no others need no temporary table: they are read by what they are found by."""
+    def __init__(
+        self, session: Session, tasks: Sequence[Task], *, reading: bool = False, leaves: Container[Key] = ()
+    ) -> None:
+        """``reading``: rows that lead to no others need no temporary table: they are read by what they are found by.
+
+        ``leaves``: collections whose rows are found by the statement that changes them (PostgreSQL).
+        """
         self._session = session
         self._tasks = tasks
         self._reading = reading and session.dialect.postgres
+        self._leaves = leaves
+        self._branched: dict[Key, list[Select]] = {}
         self._identities: dict[tuple[object, ...], sa.TableClause | None] = {}
         self.found: dict[Key, Matched] = {}
         for group in session.graph.order:
@@ -243,12 +197,16 @@ class Matching:
         if self._reading and not leads and (direct := self._direct(key, ways)):
             self.found[key] = direct
             return
-        branches = [*self._branches(key, ways)]
+        branches = [*self._branches(key, self._apart(self._session.catalogue.tables[key], ways))]
+        if key in self._leaves:
+            self._branched[key] = branches
+            self.found[key] = self.narrowed(key)
+            return
         matched, count = self._create(key, branches)
         if count != 0:
             self.found[key] = matched
             if leads:
-                self._session.analyze([matched.table.name])
+                self._session.analyze([matched.name])
 
     def _direct(self, key: Key, ways: Sequence[Way]) -> Matched | None:
         """Rows by the one thing they are found by; ``None``: there are several, so that a row could come twice."""
@@ -286,24 +244,26 @@ class Matching:
             for key, new in following.items():
                 names = [c.name for c in new.table.c]
                 self._session.run(
-                    self._session.name(key), sa.insert(total[key].table).from_select(names, sa.select(*new.table.c))
+                    self._session.name(key), sa.insert(total[key].stored).from_select(names, sa.select(*new.table.c))
                 )
             fresh = following
         for key, matched in total.items():
             if self._count(matched):
                 self.found[key] = matched
-        self._session.analyze([m.table.name for k, m in total.items() if k in self.found])
+        self._session.analyze([m.name for k, m in total.items() if k in self.found])
 
     def _count(self, matched: Matched) -> int:
         query = sa.select(sa.func.count()).select_from(matched.table)
         return int(self._session.run(self._session.name(matched.key), query).scalar_one())
 
     def _kept_columns(self, key: Key) -> tuple[str, ...]:
-        """The columns copied into the temporary table: the key, and whatever edges and foreign keys join on."""
+        """The columns copied: the key, what edges and foreign keys join on, since when it is kept, where it lies."""
         graph, catalogue = self._session.graph, self._session.catalogue
         own = graph.collections[key].primary_key
         keyed = {c for f in catalogue.foreign_keys if f.parent == key for c in f.parent_columns}
-        return (*own, *sorted((set(graph.links(key)) | keyed) - set(own)))
+        keyed |= {r.since for t, r in self._session.config.retain.items() if r.since and graph.named(t) == key}
+        place = (LOCATION,) if catalogue.tables[key].located else ()
+        return (*own, *sorted((set(graph.links(key)) | keyed) - set(own)), *place)
 
     def _ways(
         self, key: Key, edges: Iterable[Edge], parents: Mapping[Key, Matched], *, entries: bool = True
@@ -323,9 +283,26 @@ class Matching:
             once = self._at_most_once(edge)
             if len(pairs) == 1 and self._plainly(edge):
                 (child, field_), *_ = pairs
-                yield Way(parent.table, parent.subject, on[0], once, child, parent[field_])
+                yield Way(parent.table, parent.subject, on[0], once, child, parent[field_], parent=True)
             else:
-                yield Way(parent.table, parent.subject, sa.and_(*on), once)
+                yield Way(parent.table, parent.subject, sa.and_(*on), once, parent=True)
+
+    def _apart(self, source: Table, ways: Sequence[Way]) -> Iterator[Way]:
+        """Ways of which none finds what another does, where that can be told (PostgreSQL).
+
+        So the child of a user is not looked for twice, by the user's row and by the user's id.
+        """
+        parents = [w for w in ways if w.column and w.parent]
+        for way in ways:
+            covering = [p for p in parents if p.column == way.column]
+            if way.parent or not covering or way.value is None or not self._session.dialect.postgres:
+                yield way
+                continue
+            found = [
+                sa.select(p.other).where(p.subject == way.subject, way.value == p.value).exists() for p in covering
+            ]
+            rest = sa.select(way.subject.label("s"), way.value.label("v")).where(~sa.or_(*found)).subquery("rest")
+            yield replace(way, other=rest, subject=rest.c["s"], on=source[way.column] == rest.c["v"], value=rest.c["v"])
 
     def _branches(self, key: Key, ways: Iterable[Way]) -> Iterator[Select]:
         """One SELECT for each way."""
@@ -359,21 +336,35 @@ class Matching:
             .where(sa.false())
         )
 
+    def narrowed(self, key: Key, *conditions: ColumnElement[bool], **more: ColumnElement[Any]) -> Matched:
+        """The rows of a leaf that fulfil conditions on the real table, with ``more`` of its columns."""
+        branches = [
+            b.where(*conditions).add_columns(*(c.label(n) for n, c in more.items())) for b in self._branched[key]
+        ]
+        return self._matched(key, self._query(key, branches).subquery(f"{PREFIX}leaf"))
+
     def _create(self, key: Key, branches: Sequence[Select], unless: Matched | None = None) -> tuple[Matched, int]:
-        columns = self._kept_columns(key)
-        names = ("s", *(f"c{n}" for n in range(len(columns))), "stay")
-        query: Query = sa.union(*branches) if len(branches) > 1 else branches[0]
-        if len(branches) == 1 and not all(self._at_most_once(e) for e in self._session.graph.into(key)):
-            query = branches[0].distinct()
+        query = self._query(key, branches)
+        names = ("s", *(f"c{n}" for n in range(len(self._kept_columns(key)))), "stay")
         if unless is not None:
-            own = self._session.graph.collections[key].primary_key
             rows = query.subquery("candidates")
-            same = [rows.c[f"c{columns.index(c)}"] == unless[c] for c in own]
-            known: Select = sa.select(sa.literal_column("1")).where(rows.c["s"] == unless.subject, *same)
+            candidates = self._matched(key, rows)
+            same = [candidates[c] == unless[c] for c in candidates.primary_key]
+            known: Select = sa.select(sa.literal_column("1")).where(candidates.subject == unless.subject, *same)
             query = sa.select(*(rows.c[n] for n in names)).where(~known.exists())
         table, count = self._session.create(query, names, self._session.name(key))
-        of = {c: f"c{n}" for n, c in enumerate(columns)}
-        return Matched(key, table, of, self._session.graph.collections[key].primary_key), count
+        return self._matched(key, table), count
+
+    def _query(self, key: Key, branches: Sequence[Select]) -> Query:
+        """Each row of each person once, however many ways lead to it."""
+        if len(branches) > 1:
+            return sa.union(*branches)
+        once = all(self._at_most_once(e) for e in self._session.graph.into(key))
+        return branches[0] if once else branches[0].distinct()
+
+    def _matched(self, key: Key, table: sa.FromClause) -> Matched:
+        of = {c: f"c{n}" for n, c in enumerate(self._kept_columns(key))}
+        return Matched(key, table, of, self._session.graph.collections[key].primary_key)
 
     def _at_most_once(self, edge: Edge) -> bool:
         """Whether a row is reached over an edge from one parent row alone; by an identity it always is."""

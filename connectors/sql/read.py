@@ -14,7 +14,8 @@ from connectors.sql.datamap import Key
 from connectors.sql.erase import people
 from connectors.sql.errors import wrapped
 from connectors.sql.lines import Cell, Lines, cell, copied
-from connectors.sql.match import Matching, Session
+from connectors.sql.match import Matching
+from connectors.sql.session import Session
 from connectors.sql.values import Kind, from_microseconds, jsonable
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -15,6 +15,9 @@ from connectors.sql.dialect import AsIs, Dialect, name
 from connectors.sql.errors import SchemaDrift
 from connectors.sql.graph import Graph
 from connectors.sql.values import Kind, kind_of
+
+LOCATION: Final = "ctid"
+"""PostgreSQL's own column for where a row lies. An update moves the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,9 @@ class Table:
     columns: Mapping[str, Column]
     unique: frozenset[str]
     """Columns with a unique index over them, alone or with others."""
+    located: bool = False
+    """A statement can reach its rows where they lie (``ctid``). So it is with PostgreSQL's tables, but for partitioned
+    ones, where the user may read all columns; views have no such thing."""
 
     def __getitem__(self, column: str) -> sa.ColumnClause[Any]:
         """The column, to build statements with."""
@@ -77,10 +83,11 @@ def read(connection: sa.Connection, dialect: Dialect, graph: Graph, config: SqlC
     for schema, keys in schemas.items():
         columns = _columns(connection, dialect, schema, [k.table for k in keys])
         unique, keyed = _keys(connection, dialect, schema, [k.table for k in keys])
+        located = _located(connection, schema) if dialect.postgres else frozenset[str]()
         for key in keys:
             # Without a schema of its own, a table is left unqualified, so that the connection's search path finds it.
             own = graph.collections[key].schema
-            tables[key] = _table(key, own, columns.get(key.table, []), unique[key.table])
+            tables[key] = _table(key, own, columns.get(key.table, []), unique[key.table], located=key.table in located)
         by_name = {k.table: k for k in keys}
         foreign_keys += [
             ForeignKey(by_name[child], cols, by_name[parent], targets, ())
@@ -180,13 +187,23 @@ def _mysql_keys(connection: sa.Connection, schema: str) -> tuple[Mapping[str, fr
     ]
 
 
-def _table(key: Key, schema: str | None, columns: Sequence[Column], unique: frozenset[str]) -> Table:
+def _located(connection: sa.Connection, schema: str) -> frozenset[str]:
+    query = sa.text(
+        "SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = :schema AND c.relkind = 'r' AND NOT c.relhassubclass "
+        "AND has_table_privilege(c.oid, 'SELECT')"
+    )
+    return frozenset(connection.scalars(query, {"schema": schema}))
+
+
+def _table(key: Key, schema: str | None, columns: Sequence[Column], unique: frozenset[str], *, located: bool) -> Table:
     clause = sa.table(
         name(key.table),
         *(sa.column(name(c.name), AsIs()) for c in columns),
+        *((sa.column(LOCATION, AsIs()),) if located else ()),
         **({"schema": name(schema)} if schema else {}),
     )
-    return Table(key, clause, {c.name: c for c in columns}, unique)
+    return Table(key, clause, {c.name: c for c in columns}, unique, located)
 
 
 def _check(graph: Graph, tables: Mapping[Key, Table], config: SqlConfig) -> None:
