@@ -48,7 +48,7 @@ class Size:
     """Seconds between samples."""
 
 
-FULL = Size(Fill(2_000_000, 1_000_000), 5, 1500, 60, CLAIM, 20, 600, 40, 20)
+FULL = Size(Fill(2_000_000, 1_000_000), 12, 300, 10, CLAIM, 20, 600, 40, 20)
 SMALL = Size(Fill(300, 200), 1, 20, 3, 20, 2, 1, 5, 0.5)
 
 
@@ -92,7 +92,7 @@ def _engines(folder: Path, *, quiet: bool) -> Iterator[tuple[Engine, Engine]]:
 
 def _work(full: Engine, empty: Engine, size: Size) -> list[Figure]:
     for engine in (full, empty):
-        measures.throughput(engine, size.requests)  # warm: plans, pages, pools
+        measures.throughput(engine, 2 * size.requests)  # warm: plans, pages, pools
     ours, theirs = interleaved(
         size.rounds,
         lambda: measures.throughput(full, size.requests),

@@ -201,8 +201,12 @@ _UNRUNG = text("""
 SELECT s.system FROM unnest(CAST(:systems AS text[])) AS s(system)
 JOIN connector_state c ON c.system = s.system AND NOT c.paused
     AND (c.breaker_until IS NULL OR c.breaker_until <= clock_timestamp())
-WHERE EXISTS (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready' AND crashes = 0)
-    OR EXISTS (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready' AND crashes > 0)""")
+-- Not EXISTS: of two with OR between, the planner makes a set of everything that is ready.
+CROSS JOIN LATERAL (
+    (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready' AND crashes = 0 LIMIT 1)
+    UNION ALL (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready' AND crashes > 0 LIMIT 1)
+    LIMIT 1
+) AS found""")
 
 _SHRED = text("""
 WITH due AS (

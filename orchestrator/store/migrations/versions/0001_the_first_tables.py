@@ -281,6 +281,7 @@ def upgrade() -> None:
             "autovacuum_vacuum_scale_factor": "0.01",
             "autovacuum_vacuum_threshold": "1000",
             "autovacuum_vacuum_cost_delay": "0",
+            "vacuum_index_cleanup": "on",
         },
     )
     op.create_index(
