@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 from psycopg.types.array import ListBinaryDumper
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from orchestrator.errors import ConfigurationError, Fault, Unavailable
 
 SETTING = "HABEAS_DATABASE_URL"
+RESTED = 1.0
+"""Seconds after which a connection that was not used is asked whether it still lives."""
 IDLE = "30s"
 """How long a transaction may stand still before PostgreSQL ends it: its process was stopped, or the network to it is
 gone, and others wait for what it has locked."""
@@ -44,7 +48,6 @@ class Database:
                 pool_size=self._pool,
                 max_overflow=2,
                 pool_timeout=10,
-                pool_pre_ping=True,
                 hide_parameters=True,  # parameters of a failed statement must not reach a log
                 connect_args={
                     "application_name": self._name,
@@ -57,6 +60,8 @@ class Database:
             )
             event.listen(self._engine, "connect", _send_arrays_in_binary)
             event.listen(self._engine, "connect", _bounded)
+            event.listen(self._engine, "checkin", _note_use)
+            event.listen(self._engine, "checkout", _ping_after_rest)
         return self._engine
 
     @contextlib.contextmanager
@@ -93,6 +98,25 @@ class Database:
 def _send_arrays_in_binary(connection: Any, _record: Any) -> None:
     """Arrays carry all bulk writes; their binary form takes a quarter of the time of their text form to make."""
     connection.adapters.register_dumper(list, ListBinaryDumper)
+
+
+def _note_use(_connection: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _ping_after_rest(connection: Any, record: Any, _proxy: object) -> None:
+    """Ask a connection that lay idle whether it still lives; the pool makes another if it does not.
+
+    One that was used a moment ago is taken at its word: asking each time is a round trip for every transaction. If it
+    is dead after all, the transaction says ``Unavailable``, as it does when it dies a moment later.
+    """
+    if time.monotonic() - record.info.get("used", time.monotonic()) < RESTED:
+        return
+    try:
+        connection.execute("SELECT 1")
+        connection.rollback()
+    except psycopg.Error as error:
+        raise DisconnectionError from error
 
 
 def _bounded(connection: Any, _record: object) -> None:

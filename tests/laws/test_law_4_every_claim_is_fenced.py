@@ -35,7 +35,7 @@ def test_the_result_of_a_worker_that_lost_its_lease_is_not_taken(make_world: Mak
     assert world.told(request) == ["accepted", "completed"]
     assert world.one("SELECT fenced FROM connector_state WHERE system = 'crm'") == 1
     keys = {t.key for t in (*connector.calls[0], *world.connector("crm").calls[0])}
-    assert keys == {f"{request}/0"}, "the idempotency key is the same on every attempt"
+    assert len(keys) == 1, "the idempotency key is the same on every attempt"
 
 
 def test_the_claim_is_committed_before_the_system_is_touched(make_world: MakeWorld) -> None:
