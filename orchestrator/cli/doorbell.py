@@ -10,6 +10,17 @@ from orchestrator.broker import topology
 from orchestrator.broker.bell import CeleryBell
 from orchestrator.broker.celery_app import make_app
 from orchestrator.runtime import Runtime
+from orchestrator.settings import Settings
+
+
+def answers(settings: Settings) -> bool:
+    """Whether the broker does."""
+    try:
+        with topology.connect(settings, "cli") as connection:
+            connection.connect()
+    except topology.AWAY:
+        return False
+    return True
 
 
 def ring(runtime: Runtime, rings: Mapping[str, int]) -> bool:
@@ -17,10 +28,7 @@ def ring(runtime: Runtime, rings: Mapping[str, int]) -> bool:
     systems = {name: n for name, n in rings.items() if n}
     if not systems:
         return True
-    try:
-        with topology.connect(runtime.settings, "cli") as connection:
-            connection.connect()
-    except topology.AWAY:
+    if not answers(runtime.settings):
         click.echo("the broker does not answer; the clock rings for the work when it is back", err=True)
         return False
     CeleryBell(make_app(runtime.settings, systems)).ring(systems)

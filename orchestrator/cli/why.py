@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from orchestrator.cli import output
 from orchestrator.cli.common import json_option, request_argument
 from orchestrator.cli.connect import find
+from orchestrator.cli.doorbell import answers
 from orchestrator.cli.engine import opened
 from orchestrator.core import why as reasons
 from orchestrator.core.model import System
@@ -29,6 +30,8 @@ def why(request: str, message: bool, as_json: bool) -> None:
         with runtime.database.transaction() as tx:
             id_ = find(tx, request, message=message)
             answer = explain(tx, id_, systems)
+            if answer.stuck and not answers(runtime.settings):
+                answer = explain(tx, id_, systems, broker_away=True)
     if as_json:
         output.emit({"request": id_, **output.plain(answer)})
         return
@@ -60,7 +63,7 @@ def _waiting(answer: reasons.Why) -> list[str]:
     return lines
 
 
-def explain(tx: Connection, request: UUID, systems: dict[str, System]) -> reasons.Why:
+def explain(tx: Connection, request: UUID, systems: dict[str, System], *, broker_away: bool = False) -> reasons.Why:
     """Why one request is where it is. Raises ``NotFound``."""
     detail = queries.detail(tx, request)
     known = reasons.Known(
@@ -70,6 +73,8 @@ def explain(tx: Connection, request: UUID, systems: dict[str, System]) -> reason
         systems,
         detail.paused_by,
         detail.paused_reason,
+        broker_away,
+        detail.unpublished,
     )
     return reasons.why(known, figures.clock(tx))
 

@@ -16,6 +16,8 @@ from orchestrator.core.model import NEVER, Run, Step, System
 from orchestrator.core.vocabulary import Action, Failure, ParkedFor, Resolution, StepState
 from orchestrator.core.words import by, duration, moment, things
 
+SOON = timedelta(seconds=3)
+"""After this long, what should be taken or published at once is worth asking the broker about."""
 UNCLAIMED = timedelta(seconds=30)
 """A ready step that nothing holds back is claimed within moments; after this long it is worth a question."""
 
@@ -81,6 +83,10 @@ class Known:
     """The definitions, as far as they are at hand; without them limits and attempts are left unsaid."""
     paused_by: str = ""
     paused_reason: str = ""
+    broker_away: bool = False
+    """The broker was asked, and does not answer."""
+    unpublished: int = 0
+    """Events about the request that wait to be published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +126,8 @@ class Why:
     waiting: tuple[Waiting, ...] = ()
     overdue: timedelta | None = None
     """How long the deadline has been over; ``None`` while it is not."""
+    stuck: bool = False
+    """Something should have been taken or published by now: it is worth asking whether the broker answers."""
 
 
 _ORDER = tuple(Kind(k) for k in (Kind.ATTENTION, Kind.NO_WORKER, Kind.PAUSED_REQUEST, Kind.PAUSED_SYSTEM, Kind.PERSON))
@@ -129,7 +137,7 @@ def why(known: Known, now: datetime) -> Why:
     """Why the request is where it is."""
     run = known.run
     if run.resolution is not None:
-        return Why(_closed(run))
+        return Why(_closed(run) + _answerless(known), stuck=known.unpublished > 0)
     roots = {s.ordinal: _roots(run, s) for s in run.steps if s.state is StepState.WAITING}
     reasons = [
         _with_dependents(_reason(known, step, now), roots)
@@ -143,7 +151,8 @@ def why(known: Known, now: datetime) -> Why:
         for n, root in roots.items()
     )
     overdue = now - run.deadline if now > run.deadline else None
-    return Why(_open(known, reasons, overdue), tuple(reasons), waiting, overdue)
+    stuck = any(r.kind in {Kind.QUEUE, Kind.NO_WORKER} and now - (r.since or now) > SOON for r in reasons)
+    return Why(_open(known, reasons, overdue), tuple(reasons), waiting, overdue, stuck)
 
 
 def label(step: Step) -> str:
@@ -167,6 +176,13 @@ def _closed(run: Run) -> str:
         Resolution.EXPIRED: "the request expired: nobody answered in time",
     }[run.resolution or Resolution.COMPLETED]
     return f"{said} ({run.stop_reason})" if run.stop_reason else said
+
+
+def _answerless(known: Known) -> str:
+    if not known.unpublished:
+        return ""
+    cause = "the broker does not answer" if known.broker_away else "is a clock running?"
+    return f"; its sender does not know yet: {cause}"
 
 
 def _open(known: Known, reasons: list[Reason], overdue: timedelta | None) -> str:
@@ -346,6 +362,9 @@ def _ready(known: Known, step: Step, now: datetime) -> Reason:
     if rate is not None and times.ahead:
         return reason(Kind.QUEUE, f"{text}; {step.system} is limited to {rate:g} a second")
     gather = system.limits.gather if system else timedelta()
+    if known.broker_away:
+        aid = "workers and the clock come back by themselves when it does"
+        return reason(Kind.NO_WORKER, f"{text}, and no worker hears of it: the broker does not answer", aid)
     if now - since > max(UNCLAIMED, gather * 2):
         return reason(
             Kind.NO_WORKER,

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text
 
 from orchestrator.core.model import Run
 from orchestrator.core.vocabulary import StepState
-from orchestrator.core.why import StepTimes, SystemState
+from orchestrator.core.why import SOON, StepTimes, SystemState
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.store import tables
 from orchestrator.store.rows import STEP, to_run
@@ -89,6 +89,8 @@ class Detail:
     paused_reason: str
     package: Any
     """The row of the package's artifact, without its content; ``None`` when there is none."""
+    unpublished: int
+    """Events about it that should have been published by now."""
 
 
 # Finding one. -------------------------------------------------------------------------------------------------------
@@ -263,7 +265,8 @@ def detail(tx: Connection, request: UUID) -> Detail:
     facts: Mapping[str, Any] = paused or {}
     package = tx.execute(_PACKAGE, {"request": request}).one_or_none()
     run = to_run(row, steps)
-    return Detail(row, run, times, str(facts.get("actor", "")), str(facts.get("reason", "")), package)
+    unpublished = tx.execute(_UNPUBLISHED, {"request": request, "soon": SOON}).scalar_one()
+    return Detail(row, run, times, str(facts.get("actor", "")), str(facts.get("reason", "")), package, unpublished)
 
 
 _STEPS = text(f"""
@@ -276,6 +279,9 @@ SELECT {STEP}, step.changed_at, step.lease_until, CASE WHEN step.state = 'ready'
 FROM step WHERE step.request_id = :request ORDER BY step.ordinal""")  # noqa: S608 - our own columns
 _PAUSED = text("""
 SELECT facts FROM audit WHERE request_id = :request AND what = 'paused' ORDER BY seq DESC LIMIT 1""")
+_UNPUBLISHED = text("""
+SELECT count(*) FROM outbox
+WHERE request_id = :request AND published_at IS NULL AND created_at < statement_timestamp() - :soon""")
 _PACKAGE = text("""
 SELECT ordinal, records, bytes, counts, digest, created_at FROM artifact
 WHERE request_id = :request AND system = 'package' ORDER BY ordinal DESC LIMIT 1""")

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from connectors.contract import Fatal, Pending, Retryable, Unauthorised
+from orchestrator.embedded import install_pgmq
 from tests.support.command_line import MakeCommandLine
 from tests.support.scripted import system
 from tests.support.worlds import ONE_STEP, MakeWorld
@@ -45,6 +46,7 @@ def test_a_request_that_waits_for_approval_says_of_whom_since_when_and_until_whe
     assert f"habeas approve {request} --step 0" in run("why", request).output
     run("approve", request, "--as", "eve")
     world.work()
+    world.rows("UPDATE outbox SET published_at = now()")
     assert run.json("why", request)["summary"] == "the request is completed; nothing is waited for"
     assert world.one("SELECT facts->>'actor' FROM audit WHERE what = 'reported'") == "eve"
 
@@ -162,8 +164,9 @@ def test_a_breaker_that_opened_says_until_when_and_after_what(make_world: MakeWo
 
 def test_a_step_that_nobody_takes_asks_whether_a_worker_runs(make_world: MakeWorld, habeas: MakeCommandLine) -> None:
     world = make_world(system("crm"), workflows=[ONE_STEP])
+    install_pgmq(world.settings.database_url.get_secret_value())
     request = world.ask("erasure", MAIL)
-    run = habeas(world)
+    run = habeas(world, HABEAS_BROKER_URL="pgmq://")
     (reason,) = run.json("why", request)["reasons"]
     assert (reason["kind"], reason["text"].endswith("and is taken in a moment")) == ("queue", True)
     world.later(timedelta(minutes=2))
@@ -218,3 +221,24 @@ def test_without_the_systems_file_the_reason_is_still_true(make_world: MakeWorld
     run = habeas(world, HABEAS_SYSTEMS="/nowhere/systems.yaml")
     (reason,) = run.json("why", request)["reasons"]
     assert reason["text"] == "wants attention: fatal: no such table"
+
+
+def test_a_broker_that_is_away_is_named_for_work_that_waits_and_for_an_answer_that_waits(
+    make_world: MakeWorld, habeas: MakeCommandLine
+) -> None:
+    away = {"HABEAS_BROKER_URL": "amqp://guest:hunter2@127.0.0.1:1"}
+    world = make_world(system("crm"), workflows=[ONE_STEP])
+    request = world.ask("erasure", MAIL)
+    at_once = habeas(world, **away).json("why", request)
+    assert at_once["reasons"][0]["text"].endswith("and is taken in a moment"), "nobody is late yet"
+    world.later(timedelta(seconds=10))
+    (reason,) = habeas(world, **away).json("why", request)["reasons"]
+    assert reason["kind"] == "no_worker"
+    assert reason["text"].endswith("no worker hears of it: the broker does not answer")
+    world.work()
+    world.rows("UPDATE outbox SET created_at = created_at - interval '10 seconds'")
+    assert habeas(world, **away).json("why", request)["summary"] == (
+        "the request is completed; nothing is waited for; its sender does not know yet: the broker does not answer"
+    )
+    world.rows("UPDATE outbox SET published_at = now()")
+    assert habeas(world, **away).json("why", request)["summary"].endswith("nothing is waited for")
