@@ -26,7 +26,7 @@ def test_a_thousand_mixed_requests_at_once_all_close_rightly_and_touch_nobody_el
     ):
         for request in shop.cast.requests:
             service.ask(request)
-        service.await_all(shop.cast.requests, patience=400)
+        service.await_all(shop.cast.requests, patience=900)
         _nothing_left(deployment, len(shop.cast.requests))
     assert check(before, shop, shop.cast.requests) == []
 
