@@ -1,7 +1,7 @@
 # `make demo`: see it work. `make test`: everything that must hold. Both set up what they need by themselves.
 
 BIN := .venv/bin
-PYTEST_WORKERS ?= 2
+PYTEST_WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format bench lock clean

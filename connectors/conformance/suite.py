@@ -336,7 +336,7 @@ class ConnectorConformance:
         for action in sorted(self.actions):
             tasks = [self.task(world, action, who, key) for key, who in (("a", world.person), ("b", world.other))]
             results = list(world.unreachable.perform(action, tasks, TestCall()))
-            assert [task.key for task, _ in results] == ["a", "b"]
+            assert sorted(task.key for task, _ in results) == ["a", "b"]
             for _, result in results:
                 assert isinstance(result, ConnectorError), f"{action} ended with {result!r}"
                 self._says_nothing_personal(world, result)
