@@ -30,7 +30,7 @@ def test_make_demo_can_leave_it_running() -> None:
     assert ".venv/bin/habeas demo --keep\n" in plan("demo", "KEEP=1")
 
 
-@pytest.mark.parametrize("check", ["ruff format --check", "ruff check", "mypy", "lint-imports", "pytest -n 2"])
+@pytest.mark.parametrize("check", ["ruff format --check", "ruff check", "mypy", "lint-imports", "pytest -n 3"])
 def test_make_test_checks_everything(check: str) -> None:
     assert check in plan("test")
 
