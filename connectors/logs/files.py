@@ -7,9 +7,8 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from connectors.contract import ConnectorError, Fatal, Retryable
 from connectors.logs.codecs import kind_of
@@ -74,7 +73,7 @@ def log_files(root: Path, sources: Sequence[SourceConfig]) -> Iterator[LogFile]:
     return iter(sorted(found.values(), key=lambda file: (-file.size, file.name)))
 
 
-def open_log(file: LogFile) -> FileIO:
+def open_log(file: LogFile) -> BinaryIO:
     """Open a listed file for reading; raises ``Moved`` when another file has taken its name, or none."""
     try:
         descriptor = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -84,7 +83,7 @@ def open_log(file: LogFile) -> FileIO:
     if (now.st_dev, now.st_ino) != file.inode:
         os.close(descriptor)
         raise Moved
-    return FileIO(descriptor)
+    return os.fdopen(descriptor, "rb", buffering=0)
 
 
 def _matches(root: Path, source: SourceConfig) -> Iterator[Path]:
