@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator import logs
@@ -27,38 +27,34 @@ AGAIN = 0.25
 
 
 def answer(runtime: Runtime, bell: Bell, system: str, served: Collection[str] = ()) -> None:
-    """Work on one system; then on one that this made ready, if it is ``served`` here: nobody need be rung for it."""
+    """Work on one system; then on those that this made ready, if ``served`` here: nobody need be rung for them."""
     if system not in runtime.definitions.systems:
         _log.warning("ring.unknown", system=system)
         return
     until = time.monotonic() + SHARE
-    rung = 0.0
+    rung: dict[str, float] = {}
+    now: Sequence[str] = [system]
 
     def more() -> None:
-        nonlocal rung
-        if time.monotonic() - rung > AGAIN:
-            rung = time.monotonic()
-            bell.ring(Counter({system: 1}))
+        first = now[0]
+        if time.monotonic() - rung.get(first, 0.0) > AGAIN:
+            rung[first] = time.monotonic()
+            bell.ring(Counter({first: 1}))
 
     try:
         while True:
-            worked = runtime.execute.work(system, on_full=more)
-            rings = worked.advanced.rings
-            following = system if worked.full else _most(rings, served)
-            if following and time.monotonic() < until:
-                # The others first: their workers need not wait for what we do next.
-                bell.ring(rings if worked.full else Counter({s: n for s, n in rings.items() if s != following}))
-                system = following
-                continue
-            bell.ring(rings + Counter({system: 1} if worked.full else {}))
-            return
+            worked = runtime.execute.work(*now, on_full=more)
+            # Requests under way before new ones: a system that was full comes last of those that are ready.
+            ready = worked.advanced.rings + Counter({name: 1 for name in worked.full})
+            following = [name for name, _ in ready.most_common() if name in served or name in worked.full]
+            if not following or time.monotonic() > until:
+                bell.ring(ready)
+                return
+            now = runtime.execute.together(following)
+            # The others first: their workers need not wait for what we do next.
+            bell.ring(Counter({name: n for name, n in ready.items() if name not in now}))
     except Unavailable as error:
         _log.warning("database.unavailable", error=str(error))
-
-
-def _most(rings: Mapping[str, int], served: Collection[str]) -> str:
-    """The system with the most work among those; empty: none."""
-    return max((s for s, n in rings.items() if n and s in served), key=lambda s: rings[s], default="")
 
 
 def register(app: Celery, runtime: Runtime, bell: Bell) -> None:

@@ -1,11 +1,18 @@
-"""Execute: claim a batch, call the connector, settle what it says. No transaction is open while a connector works."""
+"""Execute: claim a batch, call the connector, settle what it says. No transaction is open while a connector works.
+
+A round may take the batches of several systems: a request whose data lies in three systems that answer at once is
+claimed, opened and settled once and not three times. Only quick systems share a round, and nothing that was lost before
+shares it, so nobody waits for a slow system, or falls with a step that takes its worker down.
+"""
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +21,6 @@ from uuid import UUID, uuid4
 
 from connectors import contract
 from orchestrator import logs
-from orchestrator.artifacts.records import Artifact, ArtifactWriter, place
 from orchestrator.artifacts.spool import Stored, remove_stored
 from orchestrator.core import events as ev
 from orchestrator.core.model import NEVER, System
@@ -25,26 +31,39 @@ from orchestrator.stages import results
 from orchestrator.stages.advance import Advanced, Happening
 from orchestrator.stages.heartbeat import Heartbeat
 from orchestrator.stages.holds import Holds, handle_of, parked_by_hold, signal_of
-from orchestrator.stages.secrets import Opened, Secrets
-from orchestrator.stages.settle import Settle
+from orchestrator.stages.secrets import Opened, Sealed, Secrets
+from orchestrator.stages.lent import Lent
+from orchestrator.stages.settle import Said, Settle
 from orchestrator.store import claims
 from orchestrator.store.claims import Claimed
 from orchestrator.store.database import Database
 
 _log = logs.get("execute")
 
-FLUSH, FLUSH_SECONDS = 1000, 1.0
+FLUSH, FLUSH_SECONDS = 4000, 1.0
 """While a long batch is still running, its results are settled at this number or after this time."""
+
+
+QUICK = 0.25
+"""Seconds that a call may take, going by the last one, for its system to share a round with others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Worked:
-    """What one round on a system did."""
+    """What one round did."""
 
     claimed: int = 0
-    full: bool = False
-    """The claim took all it was allowed to: there may be more."""
+    full: tuple[str, ...] = ()
+    """Systems of which the claim took all it was allowed to: there may be more."""
     advanced: Advanced = field(default_factory=Advanced)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What was claimed of one system."""
+
+    system: System
+    claimed: Sequence[Claimed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,52 +94,101 @@ class Execute:
         self._database, self._systems, self._connectors = database, systems, connectors
         self._secrets, self._holds, self._settle, self._heartbeat = secrets, holds, settle, heartbeat
         self._artifacts, self._batch = artifacts, batch
+        self._pace: dict[str, float] = {}
+        """System → seconds that a step took in its last call."""
 
-    def work(self, name: str, on_full: Callable[[], None] = lambda: None) -> Worked:
-        """One round: one claim, one call for each action in it. Raises ``Unavailable`` when the database is away.
+    def together(self, systems: Sequence[str]) -> Sequence[str]:
+        """Those which one round can take, the first of them first: it alone, unless all are quick and without limits.
 
-        ``on_full`` is called before the work begins when the claim took all it may: another worker can take the rest.
+        A limited system has its row locked by a claim, and several such rows are never locked at once.
         """
-        system = self._systems[name]
-        token, lease = uuid4(), self._heartbeat.lease
-        with self._database.transaction() as tx:
-            claimed = claims.claim(tx, name, system.limits, self._batch, token, lease)
-        if not claimed:
-            return Worked()
-        _log.debug("steps.claimed", system=name, steps=len(claimed))
-        # What was lost before comes alone: behind it there may be any number.
-        alone = claimed[0].step.crashes > 0
-        full = alone or len(claimed) >= min(self._batch, system.limits.batch)
-        if full:
-            on_full()
-        with self._heartbeat.holding(token):
-            advanced = self._carry_out(system, claimed)
-        return Worked(len(claimed), full, advanced)
+        first, *others = systems
+        if not self._quick(first, self._most(first)):
+            return [first]
+        return [first, *sorted(name for name in others if self._quick(name, 1))]
 
-    def _carry_out(self, system: System, claimed: Sequence[Claimed]) -> Advanced:
-        advanced = Advanced()
-        by_action: dict[Action, list[_Item]] = defaultdict(list)
-        items, early = self._prepare(system, claimed)
-        for item in items:
-            by_action[Action(item.task.action)].append(item)
-        if early:
-            advanced.add(self._settled(system, early, asked=False))
-        for action, batch in by_action.items():
-            began = flushed = time.monotonic()
-            done: list[Happening] = []
-            for happening in self._call(system, action, batch):
-                done.append(happening)
-                if len(done) >= FLUSH or time.monotonic() - flushed > FLUSH_SECONDS:
-                    advanced.add(self._settled(system, done))
-                    done, flushed = [], time.monotonic()
-            if done:
-                advanced.add(self._settled(system, done))
-            seconds = round(time.monotonic() - began, 3)
-            _log.info("batch.worked", system=system.name, action=str(action), steps=len(batch), seconds=seconds)
+    def work(self, first: str, *others: str, on_full: Callable[[], None] = lambda: None) -> Worked:
+        """One round: a claim on each system, then one call for each action in it.
+
+        ``others``: as ``together`` says. ``on_full`` is called before the work begins when the first claim took all it
+        may: another worker can take the rest. Raises ``Unavailable`` when the database is away.
+        """
+        batches, sealed, holds = self._claim(first, others)
+        if not batches:
+            return Worked()
+        # What was lost before comes alone: behind it there may be any number.
+        alone = batches[0].claimed[0].step.crashes > 0
+        full = tuple(b.system.name for b in batches if alone or len(b.claimed) >= self._allowed(b.system.name, first))
+        if first in full:
+            on_full()
+        with ExitStack() as leases:
+            for batch in batches:
+                leases.enter_context(self._heartbeat.holding(batch.claimed[0].token))
+            advanced = self._carry_out(batches, sealed, holds=holds)
+        return Worked(sum(len(b.claimed) for b in batches), full, advanced)
+
+    def _claim(self, first: str, others: Sequence[str]) -> tuple[list[_Batch], Sealed, bool]:
+        """Claim, and read the sealed facts of what was claimed; whether any legal hold is in force."""
+        batches: list[_Batch] = []
+        with self._database.transaction() as tx:
+            for name in (first, *others):
+                if batches and batches[0].claimed[0].step.crashes:
+                    break
+                system, n = self._systems[name], self._allowed(name, first)
+                lease, beside = self._heartbeat.lease, name != first
+                claimed = claims.claim(tx, name, system.limits, n, uuid4(), lease, beside=beside)
+                if claimed:
+                    batches.append(_Batch(system, claimed))
+                    _log.debug("steps.claimed", system=name, steps=len(claimed))
+            sealed = self._secrets.sealed(tx, {c.request for b in batches for c in b.claimed})
+            holds = self._holds.any(tx, (c.step.action for b in batches for c in b.claimed))
+        return batches, sealed, holds
+
+    def _most(self, name: str) -> int:
+        """The most steps of one claim."""
+        return min(self._batch, self._systems[name].limits.batch)
+
+    def _allowed(self, name: str, first: str) -> int:
+        """The most steps of a claim on a system, beside the first one or as it."""
+        if name == first:
+            return self._most(name)
+        return min(self._most(name), int(QUICK / max(self._pace[name], 1e-6)))
+
+    def _quick(self, name: str, n: int) -> bool:
+        """Whether so many steps would be done quickly, and no limit is to be kept."""
+        limits = self._systems[name].limits
+        limited = limits.per_second is not None or limits.concurrency is not None or limits.gather
+        return not limited and self._pace.get(name, math.inf) * n <= QUICK
+
+    def _carry_out(self, batches: Sequence[_Batch], sealed: Sealed, *, holds: bool) -> Advanced:
+        advanced, done = Advanced(), Said()
+        flushed = time.monotonic()
+        for batch in batches:
+            system = batch.system
+            items, early = self._prepare(batch, sealed, holds=holds)
+            for happening in early:
+                done.add(system, happening, asked=False)
+            by_action: dict[Action, list[_Item]] = defaultdict(list)
+            for item in items:
+                by_action[Action(item.task.action)].append(item)
+            for action, tasks in by_action.items():
+                began = time.monotonic()
+                for happening in self._call(system, action, tasks):
+                    done.add(system, happening)
+                    if len(done) >= FLUSH or time.monotonic() - flushed > FLUSH_SECONDS:
+                        advanced.add(self._settled(done))
+                        done, flushed = Said(), time.monotonic()
+                seconds = time.monotonic() - began
+                self._pace[system.name] = seconds / len(tasks)
+                _log.info(
+                    "batch.worked", system=system.name, action=str(action), steps=len(tasks), seconds=round(seconds, 3)
+                )
+        if len(done):
+            advanced.add(self._settled(done))
         return advanced
 
-    def _settled(self, system: System, happenings: Sequence[Happening], *, asked: bool = True) -> Advanced:
-        advanced = self._settle.settle(system, happenings, asked=asked)
+    def _settled(self, said: Said) -> Advanced:
+        advanced = self._settle.settle(said)
         late = [h.artifact for h in advanced.fenced if h.artifact and h.artifact["location"]]
         if late:
             with self._database.transaction() as tx:
@@ -133,12 +201,15 @@ class Execute:
 
     # Before the call. -----------------------------------------------------------------------------------------------
 
-    def _prepare(self, system: System, claimed: Sequence[Claimed]) -> tuple[list[_Item], list[Happening]]:
+    def _prepare(self, batch: _Batch, sealed: Sealed, *, holds: bool) -> tuple[list[_Item], list[Happening]]:
         """The tasks of a batch; and what is settled without a call (shredded, under legal hold)."""
+        system, claimed = batch.system, batch.claimed
+        held: Mapping[UUID, str] = {}
         try:
-            with self._database.transaction() as tx:
-                opened = self._secrets.open(tx, {c.request for c in claimed})
-                held = self._holds.cases(tx, claimed, opened)
+            opened = self._secrets.unseal(sealed, (c.request for c in claimed))
+            if holds:
+                with self._database.transaction() as tx:
+                    held = self._holds.cases(tx, claimed, opened)
         except Unavailable:
             # Nothing was called: others may have them, and no crash is counted, as soon as the database is back.
             return [], [_happening(c, ev.HandedBack(c.step.ordinal, c.token)) for c in claimed]
@@ -161,7 +232,7 @@ class Execute:
     def _call(self, system: System, action: Action, batch: Sequence[_Item]) -> Iterator[Happening]:
         """The connector's results as happenings, one for each item, as they come."""
         items = {item.task.key: item for item in batch}
-        call = _Call(self._artifacts, items)
+        call = Lent(self._artifacts, items)
         open_items = dict(items)
         scrub = results.Scrub(i for item in batch for i in item.opened.identities)
         connector = self._connectors[system.name]
@@ -184,7 +255,7 @@ class Execute:
             yield _failed(item.claimed, system, Failure.RETRYABLE, "the connector gave no result for this task")
 
     def _taken(
-        self, system: System, item: _Item, result: contract.Result, call: _Call, scrub: results.Scrub
+        self, system: System, item: _Item, result: contract.Result, call: Lent, scrub: results.Scrub
     ) -> Happening:
         """A result as a happening. One that can't be taken (no result at all, say) is a defect of this item alone."""
         try:
@@ -195,7 +266,7 @@ class Execute:
             return _crashed(item, system, defect)
 
     def _happening(
-        self, system: System, item: _Item, result: contract.Result, call: _Call, scrub: results.Scrub
+        self, system: System, item: _Item, result: contract.Result, call: Lent, scrub: results.Scrub
     ) -> Happening:
         one, ordinal = item.claimed, item.claimed.step.ordinal
         match result:
@@ -221,60 +292,6 @@ class Execute:
             case contract.ConnectorError():
                 return _failed(one, system, results.failure_of(result), scrub.text(str(result)), result.after)
         raise TypeError(f"a connector gave a {type(result).__name__} for a result")
-
-
-class _Call:
-    """What a connector is lent for one call: the time, and sinks."""
-
-    def __init__(self, directory: Path, items: Mapping[str, _Item]) -> None:
-        self._directory, self._items = directory, items
-        self._writers: dict[str, ArtifactWriter] = {}
-        self._deposits: dict[str, Artifact] = {}
-
-    @property
-    def now(self) -> datetime:
-        return datetime.now(UTC)
-
-    def sink(self, task: contract.Task) -> contract.Sink:
-        if task.key not in self._writers:
-            self._writers[task.key] = ArtifactWriter(self.key(task), self.place(task), self._directory)
-        return self._writers[task.key]
-
-    def key(self, task: contract.Task) -> RequestKey:
-        return self._items[task.key].opened.key
-
-    def request(self, task: contract.Task) -> UUID:
-        return self._items[task.key].claimed.request
-
-    def place(self, task: contract.Task) -> str:
-        return place(self.request(task), self._items[task.key].claimed.step.ordinal)
-
-    def deposit(self, task: contract.Task, stored: Stored, counts: Mapping[str, int]) -> None:
-        self._deposits[task.key] = Artifact(stored, counts)
-
-    def finish(self, task: contract.Task, system: str, one: Claimed) -> dict[str, Any] | None:
-        """The artifact row of what a task left, if anything."""
-        writer = self._writers.pop(task.key, None)
-        artifact = writer.finish() if writer is not None else self._deposits.pop(task.key, None)
-        if artifact is None:
-            return None
-        return {
-            "request_id": one.request,
-            "ordinal": one.step.ordinal,
-            "system": system,
-            "records": artifact.records,
-            "bytes": artifact.stored.size,
-            "counts": {"collections": dict(artifact.collections), "attachments": dict(artifact.attachments)},
-            "digest": artifact.stored.digest,
-            "inline": artifact.stored.inline,
-            "location": artifact.stored.file,
-        }
-
-    def discard(self) -> None:
-        """Throw away what unfinished tasks wrote."""
-        for writer in self._writers.values():
-            writer.discard()
-        self._writers.clear()
 
 
 def _task(one: Claimed, facts: Opened) -> contract.Task:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -77,17 +77,23 @@ class Holds:
         tx.execute(_WAKE, {"words": _waiting_on(case), "within": LOOK_AGAIN})
         return int(n)
 
+    @staticmethod
+    def any(tx: Connection, actions: Iterable[Action]) -> bool:
+        """Whether any hold is in force that might hold back one of these actions."""
+        if HELD_BACK.isdisjoint(actions):
+            return False
+        hold = tables.hold
+        return tx.execute(select(hold.c.id).where(hold.c.released_at.is_(None)).limit(1)).first() is not None
+
     def cases(self, tx: Connection, claimed: Sequence[Claimed], opened: Mapping[UUID, Opened]) -> dict[UUID, str]:
         """Which of the claimed requests are held back, and by which case."""
         concerned = {c.request for c in claimed if c.step.action in HELD_BACK}
-        hold = tables.hold
-        if not concerned or not tx.execute(select(hold.c.id).where(hold.c.released_at.is_(None)).limit(1)).first():
-            return {}
         owners: dict[bytes, set[UUID]] = {}
         for request in concerned:
             for identity in opened[request].identities if request in opened else ():
                 for digest in self._ledger.candidates(identity):
                     owners.setdefault(digest, set()).add(request)
+        hold = tables.hold
         query = select(hold.c.hash, hold.c.case_name).where(hold.c.released_at.is_(None), hold.c.hash.in_(owners))
         return {request: row.case_name for row in tx.execute(query) for request in owners[row.hash]}
 

@@ -35,6 +35,14 @@ class Opened:
     """What the idempotency keys of its effects begin with."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """Rows of ``request_secret`` and ``finding`` by request."""
+
+    facts: Mapping[UUID, Any]
+    findings: Mapping[UUID, Sequence[Any]]
+
+
 class Secrets:
     """Seals and opens."""
 
@@ -62,15 +70,26 @@ class Secrets:
 
     def open(self, tx: Connection, requests: Iterable[UUID]) -> dict[UUID, Opened]:
         """The facts of many requests, with all identities found so far. A shredded request is left out."""
+        wanted = set(requests)
+        return self.unseal(self.sealed(tx, wanted), wanted)
+
+    @staticmethod
+    def sealed(tx: Connection, requests: Iterable[UUID]) -> Sealed:
+        """Read the facts of many requests as they are stored: opening them can wait for the end of the transaction."""
         wanted = sorted(set(requests))
+        found: dict[UUID, list[Any]] = defaultdict(list)
         if not wanted:
-            return {}
+            return Sealed({}, found)
         secret, finding = tables.request_secret, tables.finding
         rows = tx.execute(select(secret).where(secret.c.request_id.in_(wanted))).all()
-        found: dict[UUID, list[Any]] = defaultdict(list)
         for row in tx.execute(select(finding).where(finding.c.request_id.in_(wanted)).order_by(finding.c.ordinal)):
             found[row.request_id].append(row)
-        return {row.request_id: self._open(row, found[row.request_id]) for row in rows}
+        return Sealed({row.request_id: row for row in rows}, found)
+
+    def unseal(self, sealed: Sealed, requests: Iterable[UUID]) -> dict[UUID, Opened]:
+        """Open what was read, for these requests. A shredded one is left out. Raises ``VaultError``."""
+        wanted = dict.fromkeys(r for r in requests if r in sealed.facts)
+        return {r: self._open(sealed.facts[r], sealed.findings.get(r, ())) for r in wanted}
 
     def _open(self, row: Any, findings: Sequence[Any]) -> Opened:
         key = self._vault.unwrap(str(row.request_id), row.wrapped_key)

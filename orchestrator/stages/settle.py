@@ -30,6 +30,37 @@ _SYSTEM_FAILED = frozenset({Failure.RETRYABLE, Failure.RATE_LIMITED, Failure.UNA
 """Failures that speak of the system, not of one person's data: what the circuit breaker counts."""
 
 
+class Said:
+    """What came of one round, to be settled together."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.happenings: list[Happening] = []
+        self.systems: set[str] = set()
+        self._asked: dict[str, tuple[System, list[Happening]]] = {}
+
+    def __len__(self) -> int:
+        return len(self.happenings)
+
+    def add(self, system: System, happening: Happening, *, asked: bool = True) -> None:
+        """``asked``: the system was called, so that its circuit breaker can learn from what came of it."""
+        self.happenings.append(happening)
+        self.systems.add(system.name)
+        if asked:
+            self._asked.setdefault(system.name, (system, []))[1].append(happening)
+
+    def answers(self, late: Sequence[Happening]) -> list[tuple[System, list[Happening]]]:
+        """What each system said just now: not what came too late (or was sent twice), nor what it was never asked.
+
+        In order of name: those who write what they learn of several systems never wait for each other in a circle.
+        """
+        without = {id(h) for h in late}
+        return [
+            (system, [h for h in said if id(h) not in without and not isinstance(h.event, ev.HandedBack)])
+            for _, (system, said) in sorted(self._asked.items())
+        ]
+
+
 class Settle:
     """Writes results."""
 
@@ -37,28 +68,24 @@ class Settle:
         """Shares ``Advance`` with the other stages. ``patience``: seconds."""
         self._database, self._advance, self._patience = database, advance, patience
 
-    def settle(self, system: System, happenings: Sequence[Happening], *, asked: bool = True) -> Advanced:
-        """Settle. Raises ``Unavailable`` when the database stays away: the leases then run out, and all is redone.
-
-        ``asked``: the system was called, so that its circuit breaker can learn from what came of it.
-        """
+    def settle(self, said: Said) -> Advanced:
+        """Settle. Raises ``Unavailable`` when the database stays away: the leases then run out, and all is redone."""
         until = time.monotonic() + self._patience
         for attempt in count(1):
             try:
                 with self._database.transaction() as tx:
-                    advanced = self._advance.apply(tx, happenings)
-                    if asked:
-                        self._breaker(tx, system, _answers(happenings, advanced))
+                    advanced = self._advance.apply(tx, said.happenings)
+                    _breakers(tx, said.answers(advanced.fenced))
                 break
             except Unavailable:
                 if time.monotonic() > until:
                     raise
                 if attempt > 1:
-                    _log.warning("database.unavailable", system=system.name, steps=len(happenings))
+                    _log.warning("database.unavailable", systems=sorted(said.systems), steps=len(said))
                     time.sleep(PAUSE)
         if advanced.fenced:
-            _log.warning("steps.fenced", system=system.name, steps=len(advanced.fenced))
-        _log.debug("steps.settled", system=system.name, steps=len(happenings), closed=len(advanced.closed))
+            _log.warning("steps.fenced", systems=sorted(said.systems), steps=len(advanced.fenced))
+        _log.debug("steps.settled", systems=sorted(said.systems), steps=len(said), closed=len(advanced.closed))
         return advanced
 
     @staticmethod
@@ -68,24 +95,22 @@ class Settle:
         query = select(artifact.c.location).where(artifact.c.request_id.in_(requests), artifact.c.location.is_not(None))
         return set(tx.execute(query).scalars())
 
-    @staticmethod
-    def _breaker(tx: Connection, system: System, happenings: Sequence[Happening]) -> None:
+
+def _breakers(tx: Connection, answers: Sequence[tuple[System, Sequence[Happening]]]) -> None:
+    well: list[str] = []
+    for system, happenings in answers:
         failed = [h.event for h in happenings if isinstance(h.event, ev.Failed) and h.event.failure in _SYSTEM_FAILED]
         if len(failed) < len(happenings):
-            systems.note_success(tx, system.name)
+            well.append(system.name)
         elif failed:
-            limits = system.limits
+            systems.note_success(tx, well)  # before: whoever has several rows in hand took them in order of name
+            well = []
             systems.note_failures(
                 tx,
                 system.name,
                 len(failed),
                 failed[-1].message,
-                limits.breaker_failures,
-                limits.breaker_rest,
+                system.limits.breaker_failures,
+                system.limits.breaker_rest,
             )
-
-
-def _answers(happenings: Sequence[Happening], advanced: Advanced) -> list[Happening]:
-    """What the system said just now: not what came too late (or was sent twice), nor what it was never asked."""
-    late = {id(h) for h in advanced.fenced}
-    return [h for h in happenings if id(h) not in late and not isinstance(h.event, ev.HandedBack)]
+    systems.note_success(tx, well)

@@ -1,6 +1,7 @@
 """Many rows in one statement: arrays go over the wire, ``unnest`` makes rows of them.
 
-One statement for a thousand rows costs one round trip and one plan, whatever the number.
+One statement for a thousand rows costs one round trip and one plan, whatever the number. In a batch that goes the same
+way most columns say the same in every row: those go over the wire once, as a value and not as an array of it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,17 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, dialect
 
 Row = Mapping[str, Any]
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
+_MANY = 16
+"""Rows from which on it is looked whether a column says the same in all: with fewer, more statements to prepare than
+bytes to save."""
 to_json = json.JSONEncoder(default=str, separators=(",", ":")).encode
 """A value as ``jsonb`` takes it; made once, for making an encoder costs more than encoding a small value."""
+
+
+class Encoded(str):
+    """A JSON text, already encoded: many rows share it."""
+
+    __slots__ = ()
 
 
 def insert(tx: Connection, table: Table, rows: Sequence[Row], *, ignore: str = "", returning: str = "") -> list[Any]:
@@ -26,36 +36,44 @@ def insert(tx: Connection, table: Table, rows: Sequence[Row], *, ignore: str = "
     """
     if not rows:
         return []
-    statement = _insert(table, tuple(rows[0]), ignore, returning)
-    result = tx.execute(statement, _columns(table, rows))
+    columns = tuple(rows[0])
+    values, same = _columns(table, columns, rows, columns[:1])
+    result = tx.execute(_insert(table, columns, same, ignore, returning), values)
     return list(result.all()) if returning else []
 
 
 def update(tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[Row], *, also: str = "") -> None:
     """Update rows by key; every row has the same columns, keys among them. ``also``: further SQL assignments."""
     if rows:
-        tx.execute(_update(table, keys, tuple(rows[0]), also), _columns(table, rows))
+        columns = tuple(rows[0])
+        values, same = _columns(table, columns, rows, keys)
+        tx.execute(_update(table, keys, columns, same, also), values)
 
 
 @cache
-def _insert(table: Table, columns: tuple[str, ...], ignore: str, returning: str) -> TextClause:
+def _insert(table: Table, columns: tuple[str, ...], same: frozenset[str], ignore: str, returning: str) -> TextClause:
     names = ", ".join(f'"{c}"' for c in columns)
     conflict = f" ON CONFLICT ({ignore}) DO NOTHING" if ignore else ""
     back = f" RETURNING {returning}" if returning else ""
-    values = ", ".join(_value(table, c) for c in columns)
-    return text(f'INSERT INTO "{table.name}" ({names}) SELECT {values} FROM {_source(table, columns)}{conflict}{back}')  # noqa: S608 - names of our own tables only
+    values = ", ".join(_value(table, c, same) for c in columns)
+    source = _source(table, columns, same)
+    return text(f'INSERT INTO "{table.name}" ({names}) SELECT {values} FROM {source}{conflict}{back}')  # noqa: S608 - names of our own tables only
 
 
 @cache
-def _update(table: Table, keys: tuple[str, ...], columns: tuple[str, ...], also: str) -> TextClause:
-    changes = ", ".join(f'"{c}" = {_value(table, c)}' for c in columns if c not in keys)
+def _update(
+    table: Table, keys: tuple[str, ...], columns: tuple[str, ...], same: frozenset[str], also: str
+) -> TextClause:
+    changes = ", ".join(f'"{c}" = {_value(table, c, same)}' for c in columns if c not in keys)
     where = " AND ".join(f't."{k}" = u."{k}"' for k in keys)
-    return text(f'UPDATE "{table.name}" AS t SET {changes}{also} FROM {_source(table, columns)} WHERE {where}')  # noqa: S608 - names of our own tables only
+    source = _source(table, columns, same)
+    return text(f'UPDATE "{table.name}" AS t SET {changes}{also} FROM {source} WHERE {where}')  # noqa: S608 - names of our own tables only
 
 
-def _source(table: Table, columns: tuple[str, ...]) -> str:
-    arrays = ", ".join(f"CAST(:{c} AS {_wire(table, c)}[])" for c in columns)
-    return f"unnest({arrays}) AS u({', '.join(chr(34) + c + chr(34) for c in columns)})"
+def _source(table: Table, columns: tuple[str, ...], same: frozenset[str]) -> str:
+    differ = [c for c in columns if c not in same]
+    arrays = ", ".join(f"CAST(:{c} AS {_wire(table, c)}[])" for c in differ)
+    return f"unnest({arrays}) AS u({', '.join(chr(34) + c + chr(34) for c in differ)})"
 
 
 def _wire(table: Table, column: str) -> str:
@@ -64,23 +82,40 @@ def _wire(table: Table, column: str) -> str:
     return "text" if isinstance(kind, (JSONB, ARRAY)) else _sql_type(table, column)
 
 
-def _value(table: Table, column: str) -> str:
+def _value(table: Table, column: str, same: frozenset[str]) -> str:
     kind = table.c[column].type
-    cast = f"::{_sql_type(table, column)}" if isinstance(kind, (JSONB, ARRAY)) else ""
-    return f'u."{column}"{cast}'
+    value = f"CAST(:{column} AS {_wire(table, column)})" if column in same else f'u."{column}"'
+    return f"{value}::{_sql_type(table, column)}" if isinstance(kind, (JSONB, ARRAY)) else value
 
 
 def _sql_type(table: Table, column: str) -> str:
     return str(table.c[column].type.compile(_DIALECT)).lower()
 
 
-def _columns(table: Table, rows: Sequence[Row]) -> dict[str, list[Any]]:
-    return {c: _column(table.c[c].type, [row[c] for row in rows]) for c in rows[0]}
+def _columns(
+    table: Table, columns: tuple[str, ...], rows: Sequence[Row], keys: tuple[str, ...]
+) -> tuple[dict[str, Any], frozenset[str]]:
+    """What goes over the wire for each column, and which columns say the same in all rows (never ``keys``)."""
+    values: dict[str, Any] = {}
+    same: set[str] = set()
+    for column in columns:
+        cells = [row[column] for row in rows]
+        kind = table.c[column].type
+        if len(rows) >= _MANY and column not in keys and cells[0] == cells[-1] and cells.count(cells[0]) == len(cells):
+            same.add(column)
+            values[column] = _cell(kind, cells[0])
+        elif isinstance(kind, (JSONB, ARRAY)):
+            values[column] = [_cell(kind, cell) for cell in cells]
+        else:
+            values[column] = cells
+    return values, frozenset(same)
 
 
-def _column(kind: Any, values: list[Any]) -> list[Any]:
+def _cell(kind: Any, value: Any) -> Any:
+    if value is None or isinstance(value, Encoded):
+        return value
     if isinstance(kind, JSONB):
-        return [None if v is None else to_json(v) for v in values]
+        return to_json(value)
     if isinstance(kind, ARRAY):
-        return [None if v is None else "{" + ",".join(map(str, v)) + "}" for v in values]
-    return values
+        return "{" + ",".join(map(str, value)) + "}"
+    return value

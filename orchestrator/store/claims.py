@@ -28,47 +28,52 @@ class Claimed:
     deadline: Any
 
 
-def claim(tx: Connection, system: str, limits: Limits, n: int, token: UUID, lease: timedelta) -> list[Claimed]:
+def claim(
+    tx: Connection, system: str, limits: Limits, n: int, token: UUID, lease: timedelta, *, beside: bool = False
+) -> list[Claimed]:
     """Take up to ``n`` ready steps in order of rank: by deadline, with fair turns for all sources (``turns``).
 
     A step that was lost before is taken alone. Rows that somebody else works on are passed over, never waited for.
+    ``beside``: another system's steps are taken in the same transaction; then nothing is taken where a step was lost
+    before, or where a single one is to probe whether the system is well again.
     """
-    room = _room(tx, system, limits, min(n, limits.batch))
+    room = _room(tx, system, limits, min(n, limits.batch), probe=not beside)
     if room <= 0:
         return []
-    rows = tx.execute(_TAKE, {"system": system, "n": room, "token": token, "lease": lease}).all()
+    values = {"system": system, "n": room, "token": token, "lease": lease, "alone": not beside}
+    rows = tx.execute(_TAKE, values).all()
     if limits.per_second is not None:
         tx.execute(_SPEND, {"system": system, "n": len(rows)})
-    return [Claimed(r.request_id, token, to_step(r), r.deadline) for r in rows]
+    return [Claimed(request, token, to_step(step), deadline) for request, step, deadline in rows]
 
 
 _TAKE = text(f"""
 WITH solo AS (
     SELECT request_id, ordinal FROM step
-    WHERE system = :system AND state = 'ready' AND crashes > 0
+    WHERE :alone AND system = :system AND state = 'ready' AND crashes > 0
     ORDER BY rank, request_id, ordinal LIMIT 1 FOR UPDATE SKIP LOCKED
 ), many AS (
     SELECT request_id, ordinal FROM step
     WHERE system = :system AND state = 'ready' AND crashes = 0 AND NOT EXISTS (SELECT 1 FROM solo)
+        AND (:alone OR NOT EXISTS (SELECT 1 FROM step WHERE system = :system AND state = 'ready' AND crashes > 0))
     ORDER BY rank, request_id, ordinal LIMIT :n FOR UPDATE SKIP LOCKED
 ), taken AS (SELECT * FROM solo UNION ALL SELECT * FROM many)
 UPDATE step SET state = 'running', token = :token, lease_until = clock_timestamp() + :lease,
     attempt = attempt + 1, changed_at = now()
 FROM taken WHERE step.request_id = taken.request_id AND step.ordinal = taken.ordinal
-RETURNING {STEP}, step.deadline
+RETURNING step.request_id, {STEP}, step.deadline
 """)  # noqa: S608 - our own columns
 
 
-def _room(tx: Connection, system: str, limits: Limits, n: int) -> int:
-    """How many steps the system may take now."""
+def _room(tx: Connection, system: str, limits: Limits, n: int, *, probe: bool) -> int:
+    """How many steps the system may take now; ``probe``: one, if that is to find out whether it is well again."""
     guarded = limits.per_second is not None or limits.concurrency is not None
     row = tx.execute(_STATE_LOCKED if guarded else _STATE, {"system": system}).one_or_none()
     if row is None or row.paused or row.resting:
         return 0
     if row.half_open:
         # One probe: whoever comes first closes the door behind itself.
-        probe = tx.execute(_PROBE, {"system": system, "rest": limits.breaker_rest}).rowcount
-        return min(n, probe)
+        return min(n, tx.execute(_PROBE, {"system": system, "rest": limits.breaker_rest}).rowcount) if probe else 0
     if limits.gather and not tx.execute(_GATHERED, {"system": system, "n": n, "gather": limits.gather}).scalar_one():
         return 0
     if limits.concurrency is not None:

@@ -264,13 +264,13 @@ def detail(tx: Connection, request: UUID) -> Detail:
     paused = tx.execute(_PAUSED, {"request": request}).scalar_one_or_none() if row.paused else None
     facts: Mapping[str, Any] = paused or {}
     package = tx.execute(_PACKAGE, {"request": request}).one_or_none()
-    run = to_run(row, steps)
+    run = to_run(row, [s.step for s in steps])
     unpublished = tx.execute(_UNPUBLISHED, {"request": request, "soon": SOON}).scalar_one()
     return Detail(row, run, times, str(facts.get("actor", "")), str(facts.get("reason", "")), package, unpublished)
 
 
 _STEPS = text(f"""
-SELECT {STEP}, step.changed_at, step.lease_until, CASE WHEN step.state = 'ready' THEN (
+SELECT {STEP} AS step, step.ordinal, step.changed_at, step.lease_until, CASE WHEN step.state = 'ready' THEN (
     SELECT count(*) FROM (
         SELECT 1 FROM step o WHERE o.system = step.system AND o.state = 'ready' AND o.crashes = 0
             AND (o.rank, o.request_id, o.ordinal) < (step.rank, step.request_id, step.ordinal) LIMIT :ahead

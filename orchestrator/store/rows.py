@@ -1,14 +1,15 @@
 """Rows ↔ core values.
 
 Steps are read more often than anything else, and a step knows nothing of its request: in a batch of a thousand requests
-that go the same way, most of the rows say the same. So each distinct row is made a value once, and many requests share
-it; values are frozen. Its JSON columns come as text, which can be compared without being parsed.
+that go the same way, most of the rows say the same. So a row is read as one text, each distinct text is made a value
+once, and many requests share it; values are frozen.
 """
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import lru_cache
 from typing import Any
@@ -19,71 +20,75 @@ from orchestrator.core.report import result_facts
 from orchestrator.core.vocabulary import Action, Failure, Outcome, ParkedFor, Resolution, Right, StepState
 
 STEP = (
-    "step.request_id, step.ordinal, step.name, step.system, step.action, step.state, step.due, step.needs::text, "
-    "step.options::text, step.attempt, step.failures, step.crashes, step.token, step.handle::text, step.signal::text, "
-    "step.parked_for, step.waiting_on, step.failure, step.error, step.result::text"
+    "ROW(step.ordinal, step.name, step.system, step.action, step.state, step.due, step.needs, step.options, "
+    "step.attempt, step.failures, step.crashes, step.token, step.handle, step.signal, step.parked_for, "
+    "step.waiting_on, step.failure, step.error, step.result)::text"
 )
-"""The columns that ``to_step`` reads, in order; a query may add others after them."""
-_WIDTH = STEP.count(",") + 1
+"""What ``to_step`` reads: a step's columns as PostgreSQL writes a row."""
 _REMEMBERED = 20_000
 
 
-def to_step(row: Any) -> Step:
-    """A row that begins with the columns ``STEP`` as the core's value."""
-    return _step(*row[1:_WIDTH])
+@lru_cache(_REMEMBERED)
+def to_steps(rows: tuple[str, ...]) -> tuple[Step, ...]:
+    """The steps of a run, in order of ordinal, as the core's values. Equal ones are the same object."""
+    return tuple(map(to_step, rows))
 
 
 @lru_cache(_REMEMBERED)
-def _step(  # noqa: PLR0917 - a row's columns, in order
-    ordinal: int,
-    name: str,
-    system: str,
-    action: str,
-    state: str,
-    due: datetime,
-    needs: str,
-    options: str,
-    attempt: int,
-    failures: int,
-    crashes: int,
-    token: UUID | None,
-    handle: str | None,
-    signal: str | None,
-    parked_for: str | None,
-    waiting_on: str,
-    failure: str | None,
-    error: str,
-    result: str | None,
-) -> Step:
+def to_step(row: str) -> Step:
+    """One step as the core's value."""
+    # PostgreSQL writes a row as CSV between brackets, and doubles backslashes as well. It quotes an empty text where it
+    # leaves out a null, and csv takes both for empty: none of the columns that may be null is ever empty.
+    (
+        ordinal,
+        name,
+        system,
+        action,
+        state,
+        due,
+        needs,
+        options,
+        attempt,
+        failures,
+        crashes,
+        token,
+        handle,
+        signal,
+        parked_for,
+        waiting_on,
+        failure,
+        error,
+        result,
+    ) = (cell.replace("\\\\", "\\") for cell in next(csv.reader([row[1:-1]], strict=True)))
     return Step(
-        ordinal=ordinal,
+        ordinal=int(ordinal),
         name=name,
         system=system,
         action=Action(action),
         state=StepState(state),
-        due=due,
+        due=datetime.fromisoformat(due),
         needs=frozenset(map(int, filter(None, needs.strip("{}").split(",")))),
         options=json.loads(options),
-        attempt=attempt,
-        failures=failures,
-        crashes=crashes,
-        token=token,
-        handle=json.loads(handle) if handle is not None else None,
-        signal=json.loads(signal) if signal is not None else None,
+        attempt=int(attempt),
+        failures=int(failures),
+        crashes=int(crashes),
+        token=UUID(token) if token else None,
+        handle=json.loads(handle) if handle else None,
+        signal=json.loads(signal) if signal else None,
         parked_for=ParkedFor(parked_for) if parked_for else None,
         waiting_on=waiting_on,
         failure=Failure(failure) if failure else None,
         error=error,
-        result=to_result(json.loads(result)) if result is not None else None,
+        result=to_result(json.loads(result)) if result else None,
     )
 
 
-def to_run(row: Any, steps: Iterable[Any]) -> Run:
-    """A request's row and its steps' rows, in order of ordinal, as the core's value."""
+def to_run(row: Any, steps: Sequence[str]) -> Run:
+    """A request's row and its steps' rows (``STEP``), in order of ordinal, as the core's value."""
     return Run(
         request=row.id,
         right=Right(row.right),
-        steps=tuple(to_step(s) for s in steps),
+        steps=to_steps(tuple(steps)),
         deadline=row.deadline,
         paused=row.paused,
         stopping=Resolution(row.stopping) if row.stopping else None,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -74,36 +73,19 @@ def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True) -> dict[UUI
     rows = tx.execute(_LOCK_REQUESTS, wanted).all()
     if ready:
         tx.execute(_LOCK_READY, wanted)
-    steps: dict[UUID, list[Any]] = defaultdict(list)
-    for row in tx.execute(_STEPS, wanted).all():
-        steps[row.request_id].append(row)
-    return {row.id: Stored(_header(row), to_run(row, steps[row.id])) for row in rows}
+    steps = dict(tx.execute(_STEPS, wanted).tuples().all())
+    return {row.id: Stored(Header(*row[:_HEADER]), to_run(row, steps[row.id])) for row in rows}
 
 
-_LOCK_REQUESTS = text("SELECT * FROM request WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
+_HEADER = len(fields(Header))
+_LOCK_REQUESTS = text(f"""
+SELECT {', '.join(f'"{f.name}"' for f in fields(Header))}, deadline, paused, stopping, stop_reason, resolution
+FROM request WHERE id = ANY(:ids) ORDER BY id FOR UPDATE""")  # noqa: S608 - our own columns
 # A statement of its own: what is read after it is as the last claim left it.
 _LOCK_READY = text("""
 SELECT 1 FROM step WHERE request_id = ANY(:ids) AND state = 'ready' ORDER BY request_id, ordinal FOR UPDATE""")
-_STEPS = text(f"SELECT {STEP} FROM step WHERE request_id = ANY(:ids) ORDER BY request_id, ordinal")  # noqa: S608 - our own columns
-
-
-def _header(row: Any) -> Header:
-    return Header(
-        row.id,
-        row.right,
-        row.regulation,
-        row.source,
-        row.message_id,
-        row.workflow,
-        row.workflow_version,
-        row.keep_days,
-        row.reply_to,
-        row.correlation_id,
-        row.traceparent,
-        row.received_at,
-        row.audit_seq,
-        row.audit_head,
-    )
+_STEPS = text(f"""
+SELECT request_id, array_agg({STEP} ORDER BY ordinal) FROM step WHERE request_id = ANY(:ids) GROUP BY request_id""")  # noqa: S608 - our own columns
 
 
 def now(tx: Connection) -> datetime:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy import Connection, text
@@ -37,14 +37,19 @@ def resume(tx: Connection, system: str) -> None:
         raise NotFound(f"there is no system {system!r}")
 
 
-def note_success(tx: Connection, system: str) -> None:
-    """The system answered: close its breaker. Writes only when there is something to clear."""
-    tx.execute(
-        text("""
-        UPDATE connector_state SET failures = 0, breaker_until = NULL, last_error = ''
-        WHERE system = :system AND (failures > 0 OR breaker_until IS NOT NULL)"""),
-        {"system": system},
-    )
+def note_success(tx: Connection, names: Sequence[str]) -> None:
+    """These systems answered: close their breakers. Writes only when there is something to clear."""
+    if names:
+        tx.execute(_NOTE_SUCCESS, {"names": list(names)})
+
+
+# Locked in order of name, as everybody does who has several in hand.
+_NOTE_SUCCESS = text("""
+WITH ill AS (
+    SELECT system FROM connector_state
+    WHERE system = ANY(:names) AND (failures > 0 OR breaker_until IS NOT NULL) ORDER BY system FOR UPDATE
+)
+UPDATE connector_state AS c SET failures = 0, breaker_until = NULL, last_error = '' FROM ill WHERE c.system = ill.system""")
 
 
 def note_failures(tx: Connection, system: str, n: int, error: str, threshold: int, rest: timedelta) -> None:
