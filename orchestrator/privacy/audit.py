@@ -19,11 +19,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from orchestrator.privacy.vault import MasterKeys
 
-__all__ = ["GENESIS", "Break", "Checkpoints", "Json", "canonical", "link", "verify_chain", "verify_checkpoint"]
+__all__ = ["GENESIS", "Break", "Checkpoints", "Form", "Json", "canonical", "link", "verify_chain", "verify_checkpoint"]
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | tuple[Json, ...] | Mapping[str, Json] | None"
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+_VERSION = b"habeas.audit.v1\0"
 GENESIS = bytes(32)
 """What stands in place of a previous hash before the first entry."""
 
@@ -44,7 +45,23 @@ def canonical(value: Json) -> bytes:
 
 def link(previous: bytes, entry: Mapping[str, Json]) -> bytes:
     """The hash (32 bytes) of an entry that follows ``previous`` (``GENESIS`` for the first)."""
-    return hashlib.sha256(b"habeas.audit.v1\0" + previous + canonical(entry)).digest()
+    return hashlib.sha256(_VERSION + previous + canonical(entry)).digest()
+
+
+class Form:
+    """An entry that many requests' chains get, each under its own request and number; what it says is written once."""
+
+    __slots__ = ("_after", "_before")
+
+    def __init__(self, entry: Mapping[str, Json]) -> None:
+        """``entry``: everything but ``request`` and ``seq``."""
+        # In canonical JSON these two are neighbours. Behind them is no other place like this: quotes are escaped there.
+        self._before, _, self._after = canonical({**entry, "request": "", "seq": 0}).rpartition(b'"request":"","seq":0')
+
+    def link(self, previous: bytes, request: str, seq: int) -> bytes:
+        """What ``link`` says of the entry of this request (a UUID) with this number."""
+        own = f'"request":"{request}","seq":{seq}'.encode()
+        return hashlib.sha256(_VERSION + previous + self._before + own + self._after).digest()
 
 
 def verify_chain(entries: Iterable[tuple[Mapping[str, Json], bytes]], start: bytes = GENESIS) -> Break | None:

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from orchestrator.core import events as ev
-from orchestrator.core import machine
+from orchestrator.core.alike import Alike
 from orchestrator.core.commands import Announce, Command, Fence, Record
 from orchestrator.core.events import Event
 from orchestrator.core.model import Run
@@ -63,6 +63,7 @@ class Advance:
         ready = not all(isinstance(h.event, ev.OWN_STEP) for h in happenings)
         stored = runs.lock(tx, (h.request for h in happenings), ready=ready)
         moment = runs.now(tx)
+        alike = Alike(moment)
         after = {id_: s.run for id_, s in stored.items()}
         commands: dict[UUID, list[Command]] = {id_: [] for id_ in stored}
         counted: list[Happening] = []
@@ -71,7 +72,7 @@ class Advance:
             if happening.request not in after:
                 advanced.fenced.append(happening)
                 continue
-            run, said = machine.advance(after[happening.request], happening.event, moment)
+            run, said = alike.advance(after[happening.request], happening.event)
             after[happening.request] = run
             commands[happening.request] += said
             (advanced.fenced if any(isinstance(c, Fence) for c in said) else counted).append(happening)

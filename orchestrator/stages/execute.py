@@ -163,9 +163,11 @@ class Execute:
     def _carry_out(self, batches: Sequence[_Batch], sealed: Sealed, *, holds: bool) -> Advanced:
         advanced, done = Advanced(), Said()
         flushed = time.monotonic()
+        opened = self._secrets.unseal(sealed)
+        core = results.Results(i for facts in opened.values() if isinstance(facts, Opened) for i in facts.identities)
         for batch in batches:
             system = batch.system
-            items, early = self._prepare(batch, sealed, holds=holds)
+            items, early = self._prepare(batch, opened, holds=holds)
             for happening in early:
                 done.add(system, happening, asked=False)
             by_action: dict[Action, list[_Item]] = defaultdict(list)
@@ -173,7 +175,7 @@ class Execute:
                 by_action[Action(item.task.action)].append(item)
             for action, tasks in by_action.items():
                 began = time.monotonic()
-                for happening in self._call(system, action, tasks):
+                for happening in self._call(system, action, tasks, core):
                     done.add(system, happening)
                     if len(done) >= FLUSH or time.monotonic() - flushed > FLUSH_SECONDS:
                         advanced.add(self._settled(done))
@@ -201,46 +203,51 @@ class Execute:
 
     # Before the call. -----------------------------------------------------------------------------------------------
 
-    def _prepare(self, batch: _Batch, sealed: Sealed, *, holds: bool) -> tuple[list[_Item], list[Happening]]:
-        """The tasks of a batch; and what is settled without a call (shredded, under legal hold)."""
-        system, claimed = batch.system, batch.claimed
-        held: Mapping[UUID, str] = {}
-        try:
-            opened = self._secrets.unseal(sealed, (c.request for c in claimed))
-            if holds:
-                with self._database.transaction() as tx:
-                    held = self._holds.cases(tx, claimed, opened)
-        except Unavailable:
-            # Nothing was called: others may have them, and no crash is counted, as soon as the database is back.
-            return [], [_happening(c, ev.HandedBack(c.step.ordinal, c.token)) for c in claimed]
-        except VaultError as error:
-            return [], [_failed(c, system, Failure.FATAL, str(error)) for c in claimed]
+    def _prepare(
+        self, batch: _Batch, opened: Mapping[UUID, Opened | VaultError], *, holds: bool
+    ) -> tuple[list[_Item], list[Happening]]:
+        """The tasks of a batch; and what is settled without a call (shredded or damaged, under legal hold)."""
+        system = batch.system
         items: list[_Item] = []
         early: list[Happening] = []
-        for one in claimed:
+        for one in batch.claimed:
             facts = opened.get(one.request)
-            if facts is None:
-                early.append(_failed(one, system, Failure.FATAL, "the request's personal data was already shredded"))
-            elif one.request in held:
-                early.append(_happening(one, parked_by_hold(one, held[one.request], datetime.now(UTC))))
-            else:
+            if isinstance(facts, Opened):
                 items.append(_Item(one, _task(one, facts), facts))
-        return items, early
+            else:
+                why = str(facts or "the request's personal data was already shredded")
+                early.append(_failed(one, system, Failure.FATAL, why))
+        if not holds:
+            return items, early
+        try:
+            with self._database.transaction() as tx:
+                held = self._holds.cases(tx, [(i.claimed, i.opened) for i in items])
+        except Unavailable:
+            # Nothing was called: others may have them, and no crash is counted, as soon as the database is back.
+            return [], [*early, *(_happening(i.claimed, ev.HandedBack(i.claimed.step.ordinal, i.claimed.token)) for i in items)]
+        now = datetime.now(UTC)
+        early += [
+            _happening(i.claimed, parked_by_hold(i.claimed, held[i.claimed.request], now))
+            for i in items
+            if i.claimed.request in held
+        ]
+        return [i for i in items if i.claimed.request not in held], early
 
     # The call. ------------------------------------------------------------------------------------------------------
 
-    def _call(self, system: System, action: Action, batch: Sequence[_Item]) -> Iterator[Happening]:
+    def _call(
+        self, system: System, action: Action, batch: Sequence[_Item], core: results.Results
+    ) -> Iterator[Happening]:
         """The connector's results as happenings, one for each item, as they come."""
         items = {item.task.key: item for item in batch}
         call = Lent(self._artifacts, items)
         open_items = dict(items)
-        scrub = results.Scrub(i for item in batch for i in item.opened.identities)
         connector = self._connectors[system.name]
         try:
             for task, result in connector.perform(contract.Action(action), [i.task for i in batch], call):
                 item = open_items.pop(task.key, None)
                 if item is not None:
-                    yield self._taken(system, item, result, call, scrub)
+                    yield self._taken(system, item, result, call, core)
         except StoreFull as error:
             for item in open_items.values():
                 yield _failed(item.claimed, system, Failure.RETRYABLE, str(error))
@@ -255,18 +262,18 @@ class Execute:
             yield _failed(item.claimed, system, Failure.RETRYABLE, "the connector gave no result for this task")
 
     def _taken(
-        self, system: System, item: _Item, result: contract.Result, call: Lent, scrub: results.Scrub
+        self, system: System, item: _Item, result: contract.Result, call: Lent, core: results.Results
     ) -> Happening:
         """A result as a happening. One that can't be taken (no result at all, say) is a defect of this item alone."""
         try:
-            return self._happening(system, item, result, call, scrub)
+            return self._happening(system, item, result, call, core)
         except StoreFull as error:
             return _failed(item.claimed, system, Failure.RETRYABLE, str(error))
         except Exception as defect:  # noqa: BLE001 - a connector's defect must not take the batch down
             return _crashed(item, system, defect)
 
     def _happening(
-        self, system: System, item: _Item, result: contract.Result, call: Lent, scrub: results.Scrub
+        self, system: System, item: _Item, result: contract.Result, call: Lent, core: results.Results
     ) -> Happening:
         one, ordinal = item.claimed, item.claimed.step.ordinal
         match result:
@@ -278,19 +285,19 @@ class Execute:
                 artifact = call.finish(item.task, system.name, one)
                 return Happening(
                     one.request,
-                    ev.Finished(ordinal, one.token, results.to_core(result, scrub)),
+                    ev.Finished(ordinal, one.token, core.result(result)),
                     finding=finding,
                     artifact=artifact,
                 )
             case contract.Pending():
                 until = NEVER if result.poll_after is None else datetime.now(UTC) + result.poll_after
-                handle = scrub.json(dict(result.handle))
-                return _happening(one, ev.Parked(ordinal, one.token, handle, until, scrub.text(result.waiting_on)))
+                handle = core.scrub.json(dict(result.handle))
+                return _happening(one, ev.Parked(ordinal, one.token, handle, until, core.scrub.text(result.waiting_on)))
             case contract.Declined():
-                note = scrub.text(result.note)
+                note = core.scrub.text(result.note)
                 return _happening(one, ev.GateDeclined(ordinal, one.token, result.reason, result.expired, note))
             case contract.ConnectorError():
-                return _failed(one, system, results.failure_of(result), scrub.text(str(result)), result.after)
+                return _failed(one, system, results.failure_of(result), core.scrub.text(str(result)), result.after)
         raise TypeError(f"a connector gave a {type(result).__name__} for a result")
 
 

@@ -85,14 +85,13 @@ class Holds:
         hold = tables.hold
         return tx.execute(select(hold.c.id).where(hold.c.released_at.is_(None)).limit(1)).first() is not None
 
-    def cases(self, tx: Connection, claimed: Sequence[Claimed], opened: Mapping[UUID, Opened]) -> dict[UUID, str]:
-        """Which of the claimed requests are held back, and by which case."""
-        concerned = {c.request for c in claimed if c.step.action in HELD_BACK}
+    def cases(self, tx: Connection, tasks: Iterable[tuple[Claimed, Opened]]) -> dict[UUID, str]:
+        """Which of these requests are held back, and by which case."""
         owners: dict[bytes, set[UUID]] = {}
-        for request in concerned:
-            for identity in opened[request].identities if request in opened else ():
+        for one, facts in tasks:
+            for identity in facts.identities if one.step.action in HELD_BACK else ():
                 for digest in self._ledger.candidates(identity):
-                    owners.setdefault(digest, set()).add(request)
+                    owners.setdefault(digest, set()).add(one.request)
         hold = tables.hold
         query = select(hold.c.hash, hold.c.case_name).where(hold.c.released_at.is_(None), hold.c.hash.in_(owners))
         return {request: row.case_name for row in tx.execute(query) for request in owners[row.hash]}

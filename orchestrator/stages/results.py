@@ -73,19 +73,29 @@ class Scrub:
         return self.text(str(value))
 
 
-def to_core(done: contract.Done, scrub: Scrub) -> Result:
-    """A connector's result as the core's value."""
-    return Result(
-        Outcome(done.outcome),
-        {scrub.text(kind): int(n) for kind, n in done.counts.items()},
-        tuple(
-            Retention(scrub.text(r.what), scrub.text(r.reason), scrub.text(r.legal_basis), r.records, r.until)
-            for r in done.retained
-        ),
-        tuple(Residue(scrub.text(r.where), r.until) for r in done.residues),
-        scrub.json(dict(done.evidence)),
-        scrub.text(done.note),
-    )
+class Results:
+    """A round's results as the core's values. Equal ones become one: what follows from them is worked out once."""
+
+    def __init__(self, identities: Iterable[Identity]) -> None:
+        """``identities``: of all people of the round."""
+        self.scrub = Scrub(identities)
+        self._known: dict[str, Result] = {}
+
+    def result(self, done: contract.Done) -> Result:
+        """A connector's result as the core's value."""
+        scrub = self.scrub
+        result = Result(
+            Outcome(done.outcome),
+            {scrub.text(kind): int(n) for kind, n in done.counts.items()},
+            tuple(
+                Retention(scrub.text(r.what), scrub.text(r.reason), scrub.text(r.legal_basis), r.records, r.until)
+                for r in done.retained
+            ),
+            tuple(Residue(scrub.text(r.where), r.until) for r in done.residues),
+            scrub.json(dict(done.evidence)),
+            scrub.text(done.note),
+        )
+        return self._known.setdefault(repr(result), result)
 
 
 def new_identities(found: Iterable[contract.Identity], known: Sequence[Identity]) -> list[Identity]:

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import Connection, select
 
 from orchestrator.core.model import Identity
+from orchestrator.errors import VaultError
 from orchestrator.privacy.ledger import Ledger
 from orchestrator.privacy.vault import RequestKey, Vault
 from orchestrator.store import bulk, tables
@@ -69,9 +70,16 @@ class Secrets:
         return self._vault.unwrap(str(request), tx.execute(query).scalar_one_or_none())
 
     def open(self, tx: Connection, requests: Iterable[UUID]) -> dict[UUID, Opened]:
-        """The facts of many requests, with all identities found so far. A shredded request is left out."""
-        wanted = set(requests)
-        return self.unseal(self.sealed(tx, wanted), wanted)
+        """The facts of many requests, with all identities found so far. A shredded request is left out.
+
+        Raises ``VaultError``.
+        """
+        opened: dict[UUID, Opened] = {}
+        for request, facts in self.unseal(self.sealed(tx, requests)).items():
+            if isinstance(facts, VaultError):
+                raise facts
+            opened[request] = facts
+        return opened
 
     @staticmethod
     def sealed(tx: Connection, requests: Iterable[UUID]) -> Sealed:
@@ -86,10 +94,15 @@ class Secrets:
             found[row.request_id].append(row)
         return Sealed({row.request_id: row for row in rows}, found)
 
-    def unseal(self, sealed: Sealed, requests: Iterable[UUID]) -> dict[UUID, Opened]:
-        """Open what was read, for these requests. A shredded one is left out. Raises ``VaultError``."""
-        wanted = dict.fromkeys(r for r in requests if r in sealed.facts)
-        return {r: self._open(sealed.facts[r], sealed.findings.get(r, ())) for r in wanted}
+    def unseal(self, sealed: Sealed) -> dict[UUID, Opened | VaultError]:
+        """Open what was read; what can't be opened stands in its place. A shredded request is left out."""
+        opened: dict[UUID, Opened | VaultError] = {}
+        for request, row in sealed.facts.items():
+            try:
+                opened[request] = self._open(row, sealed.findings.get(request, ()))
+            except VaultError as error:
+                opened[request] = error
+        return opened
 
     def _open(self, row: Any, findings: Sequence[Any]) -> Opened:
         key = self._vault.unwrap(str(row.request_id), row.wrapped_key)

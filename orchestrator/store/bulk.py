@@ -23,10 +23,15 @@ to_json = json.JSONEncoder(default=str, separators=(",", ":")).encode
 """A value as ``jsonb`` takes it; made once, for making an encoder costs more than encoding a small value."""
 
 
-class Encoded(str):
-    """A JSON text, already encoded: many rows share it."""
+class _Encoded(str):
+    """A JSON text."""
 
     __slots__ = ()
+
+
+def encoded(value: Any) -> Any:
+    """A value for a JSON column that many rows share: it is encoded once."""
+    return _Encoded(to_json(value))
 
 
 def insert(tx: Connection, table: Table, rows: Sequence[Row], *, ignore: str = "", returning: str = "") -> list[Any]:
@@ -112,7 +117,7 @@ def _columns(
 
 
 def _cell(kind: Any, value: Any) -> Any:
-    if value is None or isinstance(value, Encoded):
+    if value is None or isinstance(value, _Encoded):
         return value
     if isinstance(kind, JSONB):
         return to_json(value)

@@ -18,6 +18,7 @@ from uuid import UUID
 from orchestrator.core.model import Residue, Result, Retention, Run, Step
 from orchestrator.core.report import result_facts
 from orchestrator.core.vocabulary import Action, Failure, Outcome, ParkedFor, Resolution, Right, StepState
+from orchestrator.store.bulk import encoded
 
 STEP = (
     "ROW(step.ordinal, step.name, step.system, step.action, step.state, step.due, step.needs, step.options, "
@@ -117,10 +118,9 @@ def from_result(result: Result) -> dict[str, Any]:
     return {**result_facts(result), **({"evidence": dict(result.evidence)} if result.evidence else {})}
 
 
-def from_step(request: UUID, step: Step) -> dict[str, Any]:
+def from_step(step: Step) -> dict[str, Any]:
     """The columns of a step that change in its life."""
     return {
-        "request_id": request,
         "ordinal": step.ordinal,
         "state": str(step.state),
         "due": step.due,
@@ -133,21 +133,19 @@ def from_step(request: UUID, step: Step) -> dict[str, Any]:
         "waiting_on": step.waiting_on,
         "failure": step.failure,
         "error": step.error,
-        "result": from_result(step.result) if step.result is not None else None,
+        "result": encoded(from_result(step.result)) if step.result is not None else None,
     }
 
 
-def from_new_step(request: UUID, step: Step, deadline: datetime, rank: datetime) -> dict[str, Any]:
-    """All columns of a step that has just been planned."""
+def from_new_step(step: Step) -> dict[str, Any]:
+    """All columns of a step that has just been planned, but for what its request says."""
     return {
-        **from_step(request, step),
+        **from_step(step),
         "name": step.name,
         "system": step.system,
         "action": str(step.action),
         "needs": sorted(step.needs),
-        "options": dict(step.options),
-        "deadline": deadline,
-        "rank": rank,
+        "options": encoded(dict(step.options)),
     }
 
 

@@ -99,25 +99,43 @@ def save(tx: Connection, changes: Sequence[Change], moment: datetime) -> None:
     entries, heads = _audit_rows(changes, moment)
     new = [c for c in changes if c.before is None]
     bulk.insert(tx, tables.request, [_new_request(c, moment, heads[c.header.id]) for c in new])
-    bulk.insert(
-        tx,
-        tables.step,
-        [
-            from_new_step(c.header.id, s, c.after.deadline, c.after.deadline + c.turn)
-            for c in new
-            for s in c.after.steps
-        ],
-    )
+    bulk.insert(tx, tables.step, _new_steps(new))
     old = [c for c in changes if c.before is not None and (c.records or c.after != c.before)]
     bulk.update(tx, tables.request, ("id",), [_request(c, moment, heads[c.header.id]) for c in old])
-    steps = [
-        from_step(c.header.id, after)
-        for c in old
-        for before, after in zip(c.before.steps if c.before else (), c.after.steps, strict=True)
-        if after != before
-    ]
-    bulk.update(tx, tables.step, ("request_id", "ordinal"), steps, also=", lease_until = NULL, changed_at = now()")
+    also = ", lease_until = NULL, changed_at = now()"
+    bulk.update(tx, tables.step, ("request_id", "ordinal"), _changed_steps(old), also=also)
     bulk.insert(tx, tables.audit, entries)
+
+
+def _new_steps(new: Sequence[Change]) -> list[dict[str, Any]]:
+    rows: dict[int, dict[str, Any]] = {}  # by the identity of steps, which equal requests share
+    for change in new:
+        for step in change.after.steps:
+            if id(step) not in rows:
+                rows[id(step)] = from_new_step(step)
+    return [
+        {
+            "request_id": c.header.id,
+            **rows[id(step)],
+            "deadline": c.after.deadline,
+            "rank": c.after.deadline + c.turn,
+        }
+        for c in new
+        for step in c.after.steps
+    ]
+
+
+def _changed_steps(old: Sequence[Change]) -> list[dict[str, Any]]:
+    known: dict[tuple[int, int], list[dict[str, Any]]] = {}  # by identity: runs that went the same way share their steps
+    rows: list[dict[str, Any]] = []
+    for change in old:
+        before, after = change.before.steps if change.before else (), change.after.steps
+        changed = known.get((id(before), id(after)))
+        if changed is None:
+            pairs = zip(before, after, strict=True)
+            changed = known[id(before), id(after)] = [from_step(b) for a, b in pairs if a is not b and a != b]
+        rows += [{"request_id": change.header.id, **row} for row in changed]
+    return rows
 
 
 def _new_request(change: Change, moment: datetime, head: tuple[int, bytes]) -> dict[str, Any]:
@@ -163,25 +181,28 @@ def _audit_rows(
 ) -> tuple[list[dict[str, Any]], Mapping[UUID, tuple[int, bytes]]]:
     rows: list[dict[str, Any]] = []
     heads: dict[UUID, tuple[int, bytes]] = {}
+    known: dict[int, tuple[Any, chain.Form]] = {}  # by the identity of records, which many requests share
     for change in changes:
-        seq, head = change.header.audit_seq, change.header.audit_head
+        id_, seq, head = change.header.id, change.header.audit_seq, change.header.audit_head
         for record in change.records:
+            if id(record) not in known:
+                facts = _as_stored(dict(record.facts))
+                known[id(record)] = bulk.encoded(facts), chain.Form(_entry(moment, record.what, record.ordinal, facts))
+            stored, form = known[id(record)]
             seq += 1
-            facts = _as_stored(dict(record.facts))
-            entry = audit_entry(change.header.id, seq, moment, record.what, record.ordinal, facts)
-            head = chain.link(head, entry)
+            head = form.link(head, str(id_), seq)
             rows.append(
                 {
-                    "request_id": change.header.id,
+                    "request_id": id_,
                     "seq": seq,
                     "at": moment,
                     "what": record.what,
                     "ordinal": record.ordinal,
-                    "facts": facts,
+                    "facts": stored,
                     "hash": head,
                 }
             )
-        heads[change.header.id] = (seq, head)
+        heads[id_] = (seq, head)
     return rows, heads
 
 
@@ -207,11 +228,8 @@ def audit_entry(
     request: UUID, seq: int, at: datetime, what: str, ordinal: int | None, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """An audit entry as it is hashed."""
-    return {
-        "request": str(request),
-        "seq": seq,
-        "at": at.astimezone(UTC).isoformat(),
-        "what": what,
-        "ordinal": ordinal,
-        "facts": dict(facts),
-    }
+    return {"request": str(request), "seq": seq, **_entry(at, what, ordinal, facts)}
+
+
+def _entry(at: datetime, what: str, ordinal: int | None, facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {"at": at.astimezone(UTC).isoformat(), "what": what, "ordinal": ordinal, "facts": dict(facts)}
