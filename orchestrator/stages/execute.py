@@ -26,13 +26,12 @@ from orchestrator.core import events as ev
 from orchestrator.core.model import NEVER, System
 from orchestrator.core.vocabulary import Action, Failure
 from orchestrator.errors import StoreFull, Unavailable, VaultError
-from orchestrator.privacy.vault import RequestKey
 from orchestrator.stages import results
 from orchestrator.stages.advance import Advanced, Happening
 from orchestrator.stages.heartbeat import Heartbeat
 from orchestrator.stages.holds import Holds, handle_of, parked_by_hold, signal_of
-from orchestrator.stages.secrets import Opened, Sealed, Secrets
 from orchestrator.stages.lent import Lent
+from orchestrator.stages.secrets import Opened, Sealed, Secrets
 from orchestrator.stages.settle import Said, Settle
 from orchestrator.store import claims
 from orchestrator.store.claims import Claimed
@@ -224,7 +223,10 @@ class Execute:
                 held = self._holds.cases(tx, [(i.claimed, i.opened) for i in items])
         except Unavailable:
             # Nothing was called: others may have them, and no crash is counted, as soon as the database is back.
-            return [], [*early, *(_happening(i.claimed, ev.HandedBack(i.claimed.step.ordinal, i.claimed.token)) for i in items)]
+            return [], [
+                *early,
+                *(_happening(i.claimed, ev.HandedBack(i.claimed.step.ordinal, i.claimed.token)) for i in items),
+            ]
         now = datetime.now(UTC)
         early += [
             _happening(i.claimed, parked_by_hold(i.claimed, held[i.claimed.request], now))

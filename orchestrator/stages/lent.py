@@ -39,23 +39,29 @@ class Lent:
 
     @property
     def now(self) -> datetime:
+        """See ``contract.Call``."""
         return datetime.now(UTC)
 
     def sink(self, task: contract.Task) -> contract.Sink:
+        """See ``contract.Call``."""
         if task.key not in self._writers:
             self._writers[task.key] = ArtifactWriter(self.key(task), self.place(task), self._directory)
         return self._writers[task.key]
 
     def key(self, task: contract.Task) -> RequestKey:
+        """The request's key."""
         return self._items[task.key].opened.key
 
     def request(self, task: contract.Task) -> UUID:
+        """The request's id."""
         return self._items[task.key].claimed.request
 
     def place(self, task: contract.Task) -> str:
+        """Where an artifact of this task belongs."""
         return place(self.request(task), self._items[task.key].claimed.step.ordinal)
 
     def deposit(self, task: contract.Task, stored: Stored, counts: Mapping[str, int]) -> None:
+        """Take what a connector of our own has stored already."""
         self._deposits[task.key] = Artifact(stored, counts)
 
     def finish(self, task: contract.Task, system: str, one: Claimed) -> dict[str, Any] | None:

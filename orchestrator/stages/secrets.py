@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, select
+from pydantic_core import from_json
+from sqlalchemy import Connection, select, text
 
 from orchestrator.core.model import Identity
 from orchestrator.errors import VaultError
@@ -38,10 +39,12 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """Rows of ``request_secret`` and ``finding`` by request."""
+    """The facts of requests as they are stored."""
 
-    facts: Mapping[UUID, Any]
-    findings: Mapping[UUID, Sequence[Any]]
+    facts: Mapping[UUID, tuple[bytes, bytes]]
+    """Wrapped key and payload."""
+    findings: Mapping[UUID, Sequence[tuple[int, bytes]]]
+    """Ordinal of the step that found, and what it found."""
 
 
 class Secrets:
@@ -84,41 +87,25 @@ class Secrets:
     @staticmethod
     def sealed(tx: Connection, requests: Iterable[UUID]) -> Sealed:
         """Read the facts of many requests as they are stored: opening them can wait for the end of the transaction."""
-        wanted = sorted(set(requests))
-        found: dict[UUID, list[Any]] = defaultdict(list)
-        if not wanted:
+        wanted = {"ids": sorted(set(requests))}
+        found: dict[UUID, list[tuple[int, bytes]]] = defaultdict(list)
+        if not wanted["ids"]:
             return Sealed({}, found)
-        secret, finding = tables.request_secret, tables.finding
-        rows = tx.execute(select(secret).where(secret.c.request_id.in_(wanted))).all()
-        for row in tx.execute(select(finding).where(finding.c.request_id.in_(wanted)).order_by(finding.c.ordinal)):
-            found[row.request_id].append(row)
-        return Sealed({row.request_id: row for row in rows}, found)
+        facts = {id_: (key, payload) for id_, key, payload in tx.execute(_SECRETS, wanted).all()}
+        for id_, ordinal, sealed in tx.execute(_FINDINGS, wanted).all():
+            found[id_].append((ordinal, sealed))
+        return Sealed(facts, found)
 
     def unseal(self, sealed: Sealed) -> dict[UUID, Opened | VaultError]:
         """Open what was read; what can't be opened stands in its place. A shredded request is left out."""
         opened: dict[UUID, Opened | VaultError] = {}
-        for request, row in sealed.facts.items():
+        for request, (wrapped, payload) in sealed.facts.items():
             try:
-                opened[request] = self._open(row, sealed.findings.get(request, ()))
+                key = self._vault.unwrap(str(request), wrapped)
+                opened[request] = _opened(request, key, payload, sealed.findings.get(request, ()))
             except VaultError as error:
                 opened[request] = error
         return opened
-
-    def _open(self, row: Any, findings: Sequence[Any]) -> Opened:
-        key = self._vault.unwrap(str(row.request_id), row.wrapped_key)
-        facts = json.loads(key.open(row.payload, PAYLOAD))
-        identities = [Identity(i["type"], i["value"], i.get("format", "raw")) for i in facts["subject"]["identities"]]
-        for finding in findings:
-            identities += [Identity(*i) for i in json.loads(key.open(finding.sealed, f"{FINDING}/{finding.ordinal}"))]
-        categories = facts.get("scope", {}).get("categories")
-        return Opened(
-            key,
-            tuple(dict.fromkeys(identities)),
-            facts.get("corrections", {}),
-            frozenset(facts.get("purposes", ())),
-            frozenset(categories) if categories else None,
-            facts.get(EFFECTS) or str(row.request_id),  # before there were keys of their own, the id served
-        )
 
     def identity_hashes(self, tx: Connection, requests: Sequence[UUID]) -> dict[UUID, list[bytes]]:
         """The keyed hashes of the requests' identities, for the ledger."""
@@ -137,3 +124,24 @@ class Secrets:
     def store(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write new ``request_secret`` rows."""
         bulk.insert(tx, tables.request_secret, rows)
+
+
+# Arrays, for a list of a thousand parameters costs more than what it finds.
+_SECRETS = text("SELECT request_id, wrapped_key, payload FROM request_secret WHERE request_id = ANY(:ids)")
+_FINDINGS = text("SELECT request_id, ordinal, sealed FROM finding WHERE request_id = ANY(:ids) ORDER BY ordinal")
+
+
+def _opened(request: UUID, key: RequestKey, payload: bytes, findings: Sequence[tuple[int, bytes]]) -> Opened:
+    facts = from_json(key.open(payload, PAYLOAD))
+    identities = [Identity(i["type"], i["value"], i.get("format", "raw")) for i in facts["subject"]["identities"]]
+    for ordinal, sealed in findings:
+        identities += [Identity(*i) for i in from_json(key.open(sealed, f"{FINDING}/{ordinal}"))]
+    categories = facts.get("scope", {}).get("categories")
+    return Opened(
+        key,
+        tuple(dict.fromkeys(identities)) if len(identities) > 1 else (*identities,),
+        facts.get("corrections", {}),
+        frozenset(facts.get("purposes", ())),
+        frozenset(categories) if categories else None,
+        facts.get(EFFECTS) or str(request),  # before there were keys of their own, the id served
+    )

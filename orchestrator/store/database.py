@@ -121,4 +121,5 @@ def _ping_after_rest(connection: Any, record: Any, _proxy: object) -> None:
 
 def _bounded(connection: Any, _record: object) -> None:
     connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE}'")
+    connection.execute("SET datestyle = 'ISO'")  # rows of steps are read as text
     connection.commit()

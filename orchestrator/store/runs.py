@@ -73,13 +73,13 @@ def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True) -> dict[UUI
     rows = tx.execute(_LOCK_REQUESTS, wanted).all()
     if ready:
         tx.execute(_LOCK_READY, wanted)
-    steps = dict(tx.execute(_STEPS, wanted).tuples().all())
-    return {row.id: Stored(Header(*row[:_HEADER]), to_run(row, steps[row.id])) for row in rows}
+    steps: dict[UUID, list[str]] = {id_: rows for id_, rows in tx.execute(_STEPS, wanted).all()}
+    return {row.id: Stored(Header(*row[:_HEADER]), to_run(row, steps.get(row.id, ()))) for row in rows}
 
 
 _HEADER = len(fields(Header))
 _LOCK_REQUESTS = text(f"""
-SELECT {', '.join(f'"{f.name}"' for f in fields(Header))}, deadline, paused, stopping, stop_reason, resolution
+SELECT {", ".join(f'"{f.name}"' for f in fields(Header))}, deadline, paused, stopping, stop_reason, resolution
 FROM request WHERE id = ANY(:ids) ORDER BY id FOR UPDATE""")  # noqa: S608 - our own columns
 # A statement of its own: what is read after it is as the last claim left it.
 _LOCK_READY = text("""
@@ -126,7 +126,9 @@ def _new_steps(new: Sequence[Change]) -> list[dict[str, Any]]:
 
 
 def _changed_steps(old: Sequence[Change]) -> list[dict[str, Any]]:
-    known: dict[tuple[int, int], list[dict[str, Any]]] = {}  # by identity: runs that went the same way share their steps
+    known: dict[
+        tuple[int, int], list[dict[str, Any]]
+    ] = {}  # by identity: runs that went the same way share their steps
     rows: list[dict[str, Any]] = []
     for change in old:
         before, after = change.before.steps if change.before else (), change.after.steps

@@ -49,7 +49,8 @@ WITH ill AS (
     SELECT system FROM connector_state
     WHERE system = ANY(:names) AND (failures > 0 OR breaker_until IS NOT NULL) ORDER BY system FOR UPDATE
 )
-UPDATE connector_state AS c SET failures = 0, breaker_until = NULL, last_error = '' FROM ill WHERE c.system = ill.system""")
+UPDATE connector_state AS c SET failures = 0, breaker_until = NULL, last_error = ''
+FROM ill WHERE c.system = ill.system""")
 
 
 def note_failures(tx: Connection, system: str, n: int, error: str, threshold: int, rest: timedelta) -> None:

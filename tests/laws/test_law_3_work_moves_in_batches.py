@@ -33,8 +33,8 @@ CEILING = {"admit": 12, "work": 30}
 
 
 def kind(statement: str) -> str:
-    """A statement by its beginning: how many ids it lists is not what is counted."""
-    return " ".join(statement.split())[:60]
+    """A statement by its beginning: how its values go over the wire is not what is counted."""
+    return " ".join(statement.split())[:25]
 
 
 def cost(world: World, people: range, right: str) -> dict[str, list[str]]:

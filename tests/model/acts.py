@@ -25,6 +25,7 @@ from orchestrator.store import claims
 from orchestrator.store.claims import Claimed
 from orchestrator.store.database import Database
 from tests.model.reference import Key, Reference, Said
+from tests.support.worlds import said
 
 LEASE = timedelta(hours=1)
 """No lease runs out by itself during a test."""
@@ -106,7 +107,7 @@ class Settled:
     def run(self, runtime: Runtime) -> None:
         happenings = [_happening(runtime, one) for one in self.said]
         settle = Settle(runtime.database, runtime.advance)
-        self.advanced = settle.settle(runtime.definitions.systems[self.system], happenings)
+        self.advanced = settle.settle(said(runtime, self.system, happenings))
 
     def touched(self) -> tuple[set[UUID], set[Key]]:
         # A word about a step of one's own keeps no claim from what is ready in the same run.

@@ -12,13 +12,12 @@ from orchestrator.stages.advance import Happening
 from orchestrator.stages.settle import Settle
 from tests.model.acts import Cut
 from tests.support.scripted import system
-from tests.support.worlds import ONE_STEP, MakeWorld, World
+from tests.support.worlds import ONE_STEP, MakeWorld, World, said
 
 
 def failed(world: World, claimed: list[Any]) -> None:
-    said = [Happening(c.request, ev.Failed(c.step.ordinal, c.token, Failure.RETRYABLE, "away")) for c in claimed]
-    settle = Settle(world.runtime.database, world.runtime.advance)
-    settle.settle(world.runtime.definitions.systems["crm"], said)
+    events = [Happening(c.request, ev.Failed(c.step.ordinal, c.token, Failure.RETRYABLE, "away")) for c in claimed]
+    Settle(world.runtime.database, world.runtime.advance).settle(said(world.runtime, "crm", events))
 
 
 def test_what_comes_too_late_says_nothing_about_the_system(make_world: MakeWorld) -> None:

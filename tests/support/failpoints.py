@@ -34,7 +34,6 @@ from orchestrator import settings
 from orchestrator.broker.relay import Relay
 from orchestrator.cli.processes import run_clock, run_intake, run_worker
 from orchestrator.core import events as ev
-from orchestrator.core.model import System
 from orchestrator.messages.envelope import Delivery
 from orchestrator.runtime import Runtime
 from orchestrator.stages.advance import Advance, Advanced, Happening
@@ -42,7 +41,7 @@ from orchestrator.stages.execute import Execute, Worked
 from orchestrator.stages.heartbeat import Heartbeat
 from orchestrator.stages.intake import Admitted, Intake
 from orchestrator.stages.secrets import Secrets
-from orchestrator.stages.settle import Settle
+from orchestrator.stages.settle import Said, Settle
 
 POINTS: Final = {
     "intake": ("before_admit", "mid_admit", "after_admit"),
@@ -92,9 +91,9 @@ class Points:
 class _Execute(Execute):
     points: Points
 
-    def work(self, name: str, on_full: Callable[[], None] = lambda: None) -> Worked:
+    def work(self, first: str, *others: str, on_full: Callable[[], None] = lambda: None) -> Worked:
         self.points.reach("before_claim")
-        return super().work(name, on_full)
+        return super().work(first, *others, on_full=on_full)
 
 
 class _Heartbeat(Heartbeat):
@@ -122,9 +121,9 @@ class _Advance(Advance):
 class _Settle(Settle):
     points: Points
 
-    def settle(self, system: System, happenings: Sequence[Happening], *, asked: bool = True) -> Advanced:
+    def settle(self, said: Said) -> Advanced:
         self.points.reach("after_call")
-        advanced = super().settle(system, happenings, asked=asked)
+        advanced = super().settle(said)
         self.points.reach("after_settle")
         return advanced
 

@@ -6,7 +6,7 @@ import json
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from orchestrator.privacy import audit as chain
 from orchestrator.privacy.vault import MasterKeys
 from orchestrator.runtime import Runtime
 from orchestrator.settings import Settings
-from orchestrator.stages.advance import Advanced
+from orchestrator.stages.advance import Advanced, Happening
 from orchestrator.stages.intake import Admitted
+from orchestrator.stages.settle import Said
 from orchestrator.store import migrate, runs
 from orchestrator.store.database import Database
 from tests.support import scripted
@@ -195,6 +196,14 @@ def write(path: Path, data: Yaml) -> Path:
     """A YAML file."""
     path.write_text(yaml.safe_dump(json.loads(json.dumps(data)), sort_keys=False))
     return path
+
+
+def said(runtime: Runtime, system: str, happenings: Iterable[Happening]) -> Said:
+    """What a worker settles after it has called a system."""
+    together = Said()
+    for happening in happenings:
+        together.add(runtime.definitions.systems[system], happening)
+    return together
 
 
 def delivery(right: str, person: str = "", *, verified: bool = True, **more: Any) -> Delivery:

@@ -17,15 +17,14 @@ from orchestrator.stages.advance import Happening
 from orchestrator.stages.settle import Settle
 from tests.support.command_line import MakeCommandLine
 from tests.support.scripted import system
-from tests.support.worlds import ONE_STEP, MakeWorld, World
+from tests.support.worlds import ONE_STEP, MakeWorld, World, said
 
 
 def settled(world: World, claimed: list[Any]) -> int:
     """A worker settles what it claimed; how many came too late."""
     runtime = world.runtime
-    said = [Happening(c.request, ev.Finished(c.step.ordinal, c.token, Result(Outcome.EXECUTED))) for c in claimed]
-    settle = Settle(runtime.database, runtime.advance)
-    return len(settle.settle(runtime.definitions.systems["crm"], said).fenced)
+    events = [Happening(c.request, ev.Finished(c.step.ordinal, c.token, Result(Outcome.EXECUTED))) for c in claimed]
+    return len(Settle(runtime.database, runtime.advance).settle(said(runtime, "crm", events)).fenced)
 
 
 def test_a_worker_from_before_the_restore_can_settle_nothing_and_its_step_is_not_blamed(

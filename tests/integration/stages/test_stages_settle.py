@@ -33,7 +33,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.stages.advance import Happening
 from orchestrator.stages.settle import Settle
 from tests.support.scripted import system
-from tests.support.worlds import ONE_STEP, MakeWorld, World, counts, delivery
+from tests.support.worlds import ONE_STEP, MakeWorld, World, counts, delivery, said
 
 
 def finished(claimed: object) -> Happening:
@@ -47,9 +47,7 @@ def kept(world: World) -> list[object]:
 
 def settle(world: World, *happenings: Happening) -> object:
     runtime = world.runtime
-    return Settle(runtime.database, runtime.advance, patience=1.0).settle(
-        runtime.definitions.systems["crm"], happenings
-    )
+    return Settle(runtime.database, runtime.advance, patience=1.0).settle(said(runtime, "crm", happenings))
 
 
 def test_a_request_is_carried_out_to_its_end(make_world: MakeWorld) -> None:
