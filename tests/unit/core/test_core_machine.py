@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator.core import events as ev
 from orchestrator.core import machine
+from orchestrator.core.alike import Alike
 from orchestrator.core.commands import Announce, Command, Fence, Record, Ring
 from orchestrator.core.model import Result, RetryPolicy, Run, Step
 from orchestrator.core.transitions import TRANSITIONS, Impossible, Move, move
@@ -330,3 +331,22 @@ def test_the_laws_hold_for_any_run_and_any_events(run: Run, happenings: list[obj
         assert closings == int(not after.open), "with one announcement"
         became = {n.system for o, n in zip(before.steps, after.steps, strict=True) if n.state is S.READY != o.state}
         assert {c.system for c in commands if isinstance(c, Ring)} == became
+
+
+def copies(run: Run, n: int) -> list[Run]:
+    """Runs that stand alike: other requests, the same values."""
+    return [replace(run, request=UUID(int=i)) for i in range(n)]
+
+
+@given(any_run(), st.lists(claim_events | any_event, max_size=40), results)
+def test_of_runs_that_go_the_same_way_each_becomes_what_it_would_alone(
+    run: Run, happenings: list[object], result: Result
+) -> None:
+    alike = Alike(NOW)
+    for before, after, what, commands in histories(run, happenings):
+        for one in copies(before, 3):
+            assert alike.advance(one, what) == (replace(after, request=one.request), commands)  # type: ignore[arg-type]
+        if isinstance(what, ev.Finished):
+            other = replace(what, result=result)  # another value at another place, and nothing else is different
+            for one in copies(before, 2):
+                assert alike.advance(one, other) == machine.advance(one, other, NOW)

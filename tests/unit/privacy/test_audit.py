@@ -84,3 +84,24 @@ def test_checkpoints_from_before_a_rotation_can_still_be_verified():
     keys = audit.public_keys(MasterKeys.parse(f"{new},{old}"))
     assert verify_checkpoint({"n": 1}, signature, keys["old"])
     assert not verify_checkpoint({"n": 1}, signature, keys["new"])
+
+
+LOOKS_ALIKE = '"request":"","seq":0'
+FACTS = st.recursive(
+    st.integers() | st.text(max_size=8) | st.none() | st.just(LOOKS_ALIKE),
+    lambda inner: st.dictionaries(st.sampled_from(["request", "seq", "what"]) | st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(FACTS, st.text(max_size=8), st.uuids(), st.integers(1, 2**31))
+def test_a_form_links_what_the_entry_itself_would(facts, what, request, seq):
+    entry = {"at": "2026-01-01T00:00:00+00:00", "what": what, "ordinal": 1, "facts": facts}
+    whole = {**entry, "request": str(request), "seq": seq}
+    assert audit.Form(entry).link(GENESIS, str(request), seq) == link(GENESIS, whole)
+
+
+def test_a_form_finds_its_place_beside_facts_that_look_like_it():
+    facts = {"request": "", "seq": 0}
+    entry = {"at": "now", "what": LOOKS_ALIKE, "ordinal": None, "facts": facts}
+    assert audit.Form(entry).link(GENESIS, "r", 7) == link(GENESIS, {**entry, "request": "r", "seq": 7})
