@@ -73,7 +73,7 @@ def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True) -> dict[UUI
     rows = tx.execute(_LOCK_REQUESTS, wanted).all()
     if ready:
         tx.execute(_LOCK_READY, wanted)
-    steps: dict[UUID, list[str]] = {id_: rows for id_, rows in tx.execute(_STEPS, wanted).all()}
+    steps = {row.request_id: row.steps for row in tx.execute(_STEPS, wanted).all()}
     return {row.id: Stored(Header(*row[:_HEADER]), to_run(row, steps.get(row.id, ()))) for row in rows}
 
 
@@ -85,7 +85,8 @@ FROM request WHERE id = ANY(:ids) ORDER BY id FOR UPDATE""")  # noqa: S608 - our
 _LOCK_READY = text("""
 SELECT 1 FROM step WHERE request_id = ANY(:ids) AND state = 'ready' ORDER BY request_id, ordinal FOR UPDATE""")
 _STEPS = text(f"""
-SELECT request_id, array_agg({STEP} ORDER BY ordinal) FROM step WHERE request_id = ANY(:ids) GROUP BY request_id""")  # noqa: S608 - our own columns
+SELECT request_id, array_agg({STEP} ORDER BY ordinal) AS steps FROM step
+WHERE request_id = ANY(:ids) GROUP BY request_id""")  # noqa: S608 - our own columns
 
 
 def now(tx: Connection) -> datetime:
