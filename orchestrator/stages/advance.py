@@ -51,6 +51,17 @@ class Advanced:
         self.closed += other.closed
 
 
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """Rows that workers bring with their results."""
+
+    findings: Sequence[Mapping[str, Any]] = ()
+    artifacts: Sequence[Mapping[str, Any]] = ()
+
+
+_NOTHING = _Gathered()
+
+
 class Advance:
     """Applies happenings to stored runs, many at once, in the caller's transaction."""
 
@@ -76,44 +87,51 @@ class Advance:
             after[happening.request] = run
             commands[happening.request] += said
             (advanced.fenced if any(isinstance(c, Fence) for c in said) else counted).append(happening)
-        bulk.insert(tx, tables.finding, [h.finding for h in counted if h.finding], ignore="request_id, ordinal")
-        bulk.insert(tx, tables.artifact, [h.artifact for h in counted if h.artifact])
+        gathered = _Gathered([h.finding for h in counted if h.finding], [h.artifact for h in counted if h.artifact])
         changes = [
             runs.Change(s.header, s.run, after[id_], tuple(c for c in commands[id_] if isinstance(c, Record)))
             for id_, s in stored.items()
         ]
-        advanced.add(self.save(tx, changes, commands, moment))
+        advanced.add(self.save(tx, changes, commands, moment, gathered))
         self._count_fenced(tx, stored, advanced.fenced)
         return advanced
 
     def save(
-        self, tx: Connection, changes: Sequence[runs.Change], commands: Mapping[UUID, Sequence[Command]], moment: Any
+        self,
+        tx: Connection,
+        changes: Sequence[runs.Change],
+        commands: Mapping[UUID, Sequence[Command]],
+        moment: Any,
+        gathered: _Gathered = _NOTHING,
     ) -> Advanced:
         """Write changed or new runs, their audit, their announcements; tell what to ring for."""
-        runs.save(tx, changes, moment)
         rows = [
             self._answers.announce(c.header, c.after, command, moment)
             for c in changes
             for command in commands[c.header.id]
             if isinstance(command, Announce)
         ]
-        enqueue(tx, rows)
         closed = [c for c in changes if not c.after.open and (c.before is None or c.before.open)]
-        self._remember_erased(tx, [c.after for c in closed])
-        tally.count(tx, changes)
+        erased = self._erased(tx, [c.after for c in closed])
+        with bulk.together(tx):
+            bulk.insert(tx, tables.finding, gathered.findings, ignore="request_id, ordinal")
+            bulk.insert(tx, tables.artifact, gathered.artifacts)
+            runs.save(tx, changes, moment)
+            enqueue(tx, rows)
+            bulk.insert(tx, tables.ledger, erased, ignore="hash, request_id")
+            tally.count(tx, changes)
         # For what was ready before as well: a claim that came meanwhile passed over the runs that are locked here.
         rings = Counter(s.system for c in changes for s in c.after.steps if s.state is StepState.READY)
         return Advanced(rings=rings, closed=[c.header.id for c in closed])
 
-    def _remember_erased(self, tx: Connection, closed: Sequence[Run]) -> None:
+    def _erased(self, tx: Connection, closed: Sequence[Run]) -> list[dict[str, Any]]:
         """Who was erased, as keyed hashes: so that they can be recognised if their data comes back."""
         erased = [r.request for r in closed if r.right is Right.ERASURE and _something_erased(r)]
-        rows = [
+        return [
             {"hash": digest, "request_id": request}
             for request, digests in self._secrets.identity_hashes(tx, erased).items()
             for digest in digests
         ]
-        bulk.insert(tx, tables.ledger, rows, ignore="hash, request_id")
 
     @staticmethod
     def _count_fenced(tx: Connection, stored: Mapping[UUID, runs.Stored], fenced: Sequence[Happening]) -> None:

@@ -91,9 +91,11 @@ class Secrets:
         found: dict[UUID, list[tuple[int, bytes]]] = defaultdict(list)
         if not wanted["ids"]:
             return Sealed({}, found)
-        facts = {id_: (key, payload) for id_, key, payload in tx.execute(_SECRETS, wanted).all()}
-        for id_, ordinal, sealed in tx.execute(_FINDINGS, wanted).all():
-            found[id_].append((ordinal, sealed))
+        facts: dict[UUID, tuple[bytes, bytes]] = {}
+        for id_, key, payload, ordinal, finding in tx.execute(_SEALED, wanted).all():
+            facts[id_] = key, payload
+            if finding is not None:
+                found[id_].append((ordinal, finding))
         return Sealed(facts, found)
 
     def unseal(self, sealed: Sealed) -> dict[UUID, Opened | VaultError]:
@@ -126,9 +128,11 @@ class Secrets:
         bulk.insert(tx, tables.request_secret, rows)
 
 
-# Arrays, for a list of a thousand parameters costs more than what it finds.
-_SECRETS = text("SELECT request_id, wrapped_key, payload FROM request_secret WHERE request_id = ANY(:ids)")
-_FINDINGS = text("SELECT request_id, ordinal, sealed FROM finding WHERE request_id = ANY(:ids) ORDER BY ordinal")
+# An array, for a list of a thousand parameters costs more than what it finds.
+_SEALED = text("""
+SELECT s.request_id, s.wrapped_key, s.payload, f.ordinal, f.sealed
+FROM request_secret s LEFT JOIN finding f ON f.request_id = s.request_id
+WHERE s.request_id = ANY(:ids) ORDER BY f.ordinal""")
 
 
 def _opened(request: UUID, key: RequestKey, payload: bytes, findings: Sequence[tuple[int, bytes]]) -> Opened:

@@ -7,11 +7,13 @@ way most columns say the same in every row: those go over the wire once, as a va
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Connection, Table, TextClause, text
+import psycopg
+from sqlalchemy import Connection, Table
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, dialect
 
 Row = Mapping[str, Any]
@@ -34,17 +36,22 @@ def encoded(value: Any) -> Any:
     return _Encoded(to_json(value))
 
 
-def insert(tx: Connection, table: Table, rows: Sequence[Row], *, ignore: str = "", returning: str = "") -> list[Any]:
-    """Insert rows that all have the same columns.
+@contextmanager
+def together(tx: Connection) -> Iterator[None]:
+    """What is written inside goes to the server without waiting for one answer before the next is sent.
 
-    ``ignore``: conflict target whose repeats are left out; ``returning``: columns to give back of those inserted.
+    Nothing may be read inside. What fails raises at the end at the latest, as ``psycopg.Error``.
     """
-    if not rows:
-        return []
-    columns = tuple(rows[0])
-    values, same = _columns(table, columns, rows, columns[:1])
-    result = tx.execute(_insert(table, columns, same, ignore, returning), values)
-    return list(result.all()) if returning else []
+    with cast("psycopg.Connection[Any]", tx.connection.driver_connection).pipeline():
+        yield
+
+
+def insert(tx: Connection, table: Table, rows: Sequence[Row], *, ignore: str = "") -> None:
+    """Insert rows that all have the same columns. ``ignore``: conflict target whose repeats are left out."""
+    if rows:
+        columns = tuple(rows[0])
+        values, same = _columns(table, columns, rows, columns[:1])
+        tx.exec_driver_sql(_insert(table, columns, same, ignore), values)
 
 
 def update(tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[Row], *, also: str = "") -> None:
@@ -52,32 +59,29 @@ def update(tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[R
     if rows:
         columns = tuple(rows[0])
         values, same = _columns(table, columns, rows, keys)
-        tx.execute(_update(table, keys, columns, same, also), values)
+        tx.exec_driver_sql(_update(table, keys, columns, same, also), values)
 
 
 @cache
-def _insert(table: Table, columns: tuple[str, ...], same: frozenset[str], ignore: str, returning: str) -> TextClause:
+def _insert(table: Table, columns: tuple[str, ...], same: frozenset[str], ignore: str) -> str:
     names = ", ".join(f'"{c}"' for c in columns)
     conflict = f" ON CONFLICT ({ignore}) DO NOTHING" if ignore else ""
-    back = f" RETURNING {returning}" if returning else ""
     values = ", ".join(_value(table, c, same) for c in columns)
     source = _source(table, columns, same)
-    return text(f'INSERT INTO "{table.name}" ({names}) SELECT {values} FROM {source}{conflict}{back}')  # noqa: S608 - names of our own tables only
+    return f'INSERT INTO "{table.name}" ({names}) SELECT {values} FROM {source}{conflict}'  # noqa: S608 - names of our own tables only
 
 
 @cache
-def _update(
-    table: Table, keys: tuple[str, ...], columns: tuple[str, ...], same: frozenset[str], also: str
-) -> TextClause:
+def _update(table: Table, keys: tuple[str, ...], columns: tuple[str, ...], same: frozenset[str], also: str) -> str:
     changes = ", ".join(f'"{c}" = {_value(table, c, same)}' for c in columns if c not in keys)
     where = " AND ".join(f't."{k}" = u."{k}"' for k in keys)
     source = _source(table, columns, same)
-    return text(f'UPDATE "{table.name}" AS t SET {changes}{also} FROM {source} WHERE {where}')  # noqa: S608 - names of our own tables only
+    return f'UPDATE "{table.name}" AS t SET {changes}{also} FROM {source} WHERE {where}'  # noqa: S608 - names of our own tables only
 
 
 def _source(table: Table, columns: tuple[str, ...], same: frozenset[str]) -> str:
     differ = [c for c in columns if c not in same]
-    arrays = ", ".join(f"CAST(:{c} AS {_wire(table, c)}[])" for c in differ)
+    arrays = ", ".join(f"CAST(%({c})s AS {_wire(table, c)}[])" for c in differ)
     return f"unnest({arrays}) AS u({', '.join(chr(34) + c + chr(34) for c in differ)})"
 
 
@@ -89,7 +93,7 @@ def _wire(table: Table, column: str) -> str:
 
 def _value(table: Table, column: str, same: frozenset[str]) -> str:
     kind = table.c[column].type
-    value = f"CAST(:{column} AS {_wire(table, column)})" if column in same else f'u."{column}"'
+    value = f"CAST(%({column})s AS {_wire(table, column)})" if column in same else f'u."{column}"'
     return f"{value}::{_sql_type(table, column)}" if isinstance(kind, (JSONB, ARRAY)) else value
 
 

@@ -37,24 +37,31 @@ def claim(
     ``beside``: another system's steps are taken in the same transaction; then nothing is taken where a step was lost
     before, or where a single one is to probe whether the system is well again.
     """
-    room = _room(tx, system, limits, min(n, limits.batch), probe=not beside)
-    if room <= 0:
-        return []
-    values = {"system": system, "n": room, "token": token, "lease": lease, "alone": not beside}
-    rows = tx.execute(_TAKE, values).all()
+    n = min(n, limits.batch)
+    limited = limits.per_second is not None or limits.concurrency is not None or limits.gather
+    values = {"system": system, "token": token, "lease": lease, "alone": not beside}
+    rows = [] if limited else tx.execute(_TAKE, {**values, "n": n, "looked": False}).all()
+    if not rows and not beside:
+        # Nothing is ready, or the system is paused, resting or to be probed; or its limits have the first word.
+        room = _room(tx, system, limits, n) if limited else _probe(tx, system, limits)
+        rows = tx.execute(_TAKE, {**values, "n": room, "looked": True}).all() if room > 0 else []
     if limits.per_second is not None:
         tx.execute(_SPEND, {"system": system, "n": len(rows)})
     return [Claimed(request, token, to_step(step), deadline) for request, step, deadline in rows]
 
 
 _TAKE = text(f"""
-WITH solo AS (
+WITH free AS (
+    SELECT 1 WHERE :looked
+        OR EXISTS (SELECT 1 FROM connector_state WHERE system = :system AND NOT paused AND breaker_until IS NULL)
+), solo AS (
     SELECT request_id, ordinal FROM step
-    WHERE :alone AND system = :system AND state = 'ready' AND crashes > 0
+    WHERE EXISTS (SELECT 1 FROM free) AND :alone AND system = :system AND state = 'ready' AND crashes > 0
     ORDER BY rank, request_id, ordinal LIMIT 1 FOR UPDATE SKIP LOCKED
 ), many AS (
     SELECT request_id, ordinal FROM step
-    WHERE system = :system AND state = 'ready' AND crashes = 0 AND NOT EXISTS (SELECT 1 FROM solo)
+    WHERE EXISTS (SELECT 1 FROM free) AND system = :system AND state = 'ready' AND crashes = 0
+        AND NOT EXISTS (SELECT 1 FROM solo)
         AND (:alone OR NOT EXISTS (SELECT 1 FROM step WHERE system = :system AND state = 'ready' AND crashes > 0))
     ORDER BY rank, request_id, ordinal LIMIT :n FOR UPDATE SKIP LOCKED
 ), taken AS (SELECT * FROM solo UNION ALL SELECT * FROM many)
@@ -65,15 +72,13 @@ RETURNING step.request_id, {STEP}, step.deadline
 """)  # noqa: S608 - our own columns
 
 
-def _room(tx: Connection, system: str, limits: Limits, n: int, *, probe: bool) -> int:
-    """How many steps the system may take now; ``probe``: one, if that is to find out whether it is well again."""
-    guarded = limits.per_second is not None or limits.concurrency is not None
-    row = tx.execute(_STATE_LOCKED if guarded else _STATE, {"system": system}).one_or_none()
+def _room(tx: Connection, system: str, limits: Limits, n: int) -> int:
+    """How many steps a limited system may take now; its row stays locked."""
+    row = tx.execute(_STATE, {"system": system}).one_or_none()
     if row is None or row.paused or row.resting:
         return 0
     if row.half_open:
-        # One probe: whoever comes first closes the door behind itself.
-        return min(n, tx.execute(_PROBE, {"system": system, "rest": limits.breaker_rest}).rowcount) if probe else 0
+        return _probe(tx, system, limits)
     if limits.gather and not tx.execute(_GATHERED, {"system": system, "n": n, "gather": limits.gather}).scalar_one():
         return 0
     if limits.concurrency is not None:
@@ -86,14 +91,17 @@ def _room(tx: Connection, system: str, limits: Limits, n: int, *, probe: bool) -
     return n
 
 
-_STATE_SQL = """
+def _probe(tx: Connection, system: str, limits: Limits) -> int:
+    """One, where a step is to find out whether a system is well again: whoever comes first closes the door behind."""
+    return int(tx.execute(_PROBE, {"system": system, "rest": limits.breaker_rest}).rowcount)
+
+
+_STATE = text("""
 SELECT paused, breaker_until > clock_timestamp() AS resting, breaker_until IS NOT NULL AS half_open
-FROM connector_state WHERE system = :system"""
-_STATE = text(_STATE_SQL)
-_STATE_LOCKED = text(_STATE_SQL + " FOR UPDATE")
+FROM connector_state WHERE system = :system FOR UPDATE""")
 _PROBE = text("""
 UPDATE connector_state SET breaker_until = clock_timestamp() + :rest
-WHERE system = :system AND breaker_until <= clock_timestamp()
+WHERE system = :system AND NOT paused AND breaker_until <= clock_timestamp()
     AND (EXISTS (SELECT 1 FROM step WHERE step.system = :system AND step.state = 'ready' AND crashes = 0)
         OR EXISTS (SELECT 1 FROM step WHERE step.system = :system AND step.state = 'ready' AND crashes > 0))""")
 _GATHERED = text("""

@@ -70,7 +70,7 @@ class Database:
         try:
             with self.engine.begin() as connection:
                 yield connection
-        except (OperationalError, PoolTimeout) as error:
+        except (OperationalError, PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise Unavailable(f"the database does not answer ({type(error).__name__})") from error
         except DBAPIError as error:
             if error.connection_invalidated:
