@@ -20,8 +20,10 @@ from __future__ import annotations
 import json
 import logging
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -36,7 +38,7 @@ from kombu.exceptions import KombuError
 from kombu.message import Message
 from kombu.messaging import Consumer, Producer
 
-from orchestrator.confirms import Window
+from orchestrator.confirms import Receipts, Window, window_on
 from orchestrator.core.vocabulary import Right
 from orchestrator.errors import Unavailable
 from orchestrator.messages.answers import Answer, read_answer
@@ -50,6 +52,7 @@ from orchestrator.messages.names import (
     REQUESTS_EXCHANGE,
 )
 from orchestrator.messages.signing import Secret, sign
+from orchestrator.wire import transport_of
 
 __all__ = ["Answer", "Details", "Options", "Publisher"]
 
@@ -65,6 +68,16 @@ WINDOW = 500
 """Requests that are on their way before their confirmations are awaited."""
 _log = logging.getLogger("habeas.publisher")
 _T = TypeVar("_T")
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """A request as a message."""
+
+    id: str
+    body: bytes
+    properties: Mapping[str, Any]
 
 
 class Publisher:
@@ -101,7 +114,8 @@ class Publisher:
         self._producer: Producer | None = None
         self._window: Window | None = None
         self._consumer: Consumer | None = None
-        self._arrived: list[tuple[Answer, Message | None]] = []
+        self._receipts: Receipts | None = None
+        self._arrived: deque[tuple[Answer, Message | None]] = deque()
 
     def __repr__(self) -> str:
         """The source alone: the URL holds a password."""
@@ -125,17 +139,25 @@ class Publisher:
         Raises ``RefusedMessage`` (see its ``faults``) before anything is sent, and ``Unavailable`` when the broker did
         not confirm: it may have arrived all the same, so repeat it with the same ``message_id``.
         """
-        message_id, publishing = self._message(right, options)
+        message = self._message(right, options)
 
         def publish() -> None:
             self._connect()
             if self._producer is None:
                 raise Unavailable
-            self._producer.publish(**publishing, timeout=self._timeout, confirm_timeout=self._timeout)
+            self._producer.publish(
+                message.body,
+                exchange=REQUESTS_EXCHANGE,
+                routing_key=str(right),
+                mandatory=not self._pgmq,
+                timeout=self._timeout,
+                confirm_timeout=self._timeout,
+                **message.properties,
+            )
 
         # Once more on a fresh connection: it may have been cut while idle, and Habeas takes a message once.
         self._guard(publish, attempts=2)
-        return message_id
+        return message.id
 
     def request_many(self, right: Right | str, requests: Iterable[Options]) -> list[str]:
         """Publish many requests, whose confirmations are awaited ``WINDOW`` at a time; gives their message ids.
@@ -146,22 +168,24 @@ class Publisher:
         ids: list[str] = []
         coming = iter(requests)
         while messages := [self._message(right, options) for options in islice(coming, WINDOW)]:
-            self._guard(partial(self._publish_window, [publishing for _, publishing in messages]), attempts=2)
-            ids += [message_id for message_id, _ in messages]
+            self._guard(partial(self._publish_window, str(right), messages), attempts=2)
+            ids += [message.id for message in messages]
         return ids
 
-    def _publish_window(self, messages: Sequence[Mapping[str, Any]]) -> None:
+    def _publish_window(self, right: str, messages: Sequence[_Asking]) -> None:
         self._connect()
         if self._connection is None:
             raise Unavailable
         if self._window is None:
-            self._window = Window(self._connection.channel(), confirms=not self._pgmq)
-        for publishing in messages:
-            self._window.publish(**publishing)
+            self._window = window_on(self._connection.channel(), confirms=not self._pgmq)
+        for message in messages:
+            content = self._window.content(message.body, message.properties)
+            # One that can't be routed comes back as an error instead of vanishing.
+            self._window.publish(content, REQUESTS_EXCHANGE, right, mandatory=True)
         self._window.await_all(self._timeout)
 
-    def _message(self, right: Right | str, options: Options) -> tuple[str, dict[str, Any]]:
-        """The message id of a request, and what the driver is to publish. Raises ``RefusedMessage``."""
+    def _message(self, right: Right | str, options: Options) -> _Asking:
+        """What the driver is to publish. Raises ``RefusedMessage``."""
         message_id = options.get("message_id") or str(uuid.uuid4())
         data = body_of(right, options)
         validate(data)
@@ -175,11 +199,8 @@ class Publisher:
             "datacontenttype": "application/json",
             "data": data,
         }
-        body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
-        return message_id, {
-            "body": body,
-            "exchange": REQUESTS_EXCHANGE,
-            "routing_key": str(right),
+        body = _to_json(event).encode()
+        properties = {
             "headers": sign(body, message_id, now, self._secrets) if self._secrets else {},
             "content_type": "application/cloudevents+json",
             "content_encoding": "utf-8",
@@ -187,8 +208,8 @@ class Publisher:
             "message_id": message_id,
             "correlation_id": options.get("correlation_id") or message_id,
             "reply_to": self.reply_queue,
-            "mandatory": not self._pgmq,  # an unroutable message comes back as an error instead of vanishing
         }
+        return _Asking(message_id, body, properties)
 
     def access(self, **options: Unpack[Options]) -> str:
         """Ask for a copy of the person's data."""
@@ -221,9 +242,14 @@ class Publisher:
 
         An answer may come twice (same ``event_id``). Raises ``Unavailable`` when the broker is away.
         """
-        for answer, message in self._arriving(timeout):
-            yield answer
-            self._acknowledge(message)
+        try:
+            for answer, message in self._arriving(timeout):
+                yield answer
+                self._acknowledge(message)
+        except GeneratorExit:  # the caller has had enough, and is not there to be told that the broker is away
+            with suppress(Unavailable):
+                self._send_receipts()
+            raise
 
     def wait(self, message_id: str, timeout: float = 60.0) -> Answer:
         """The final answer to one request: ``completed`` or ``refused``. Answers to others are kept.
@@ -239,22 +265,34 @@ class Publisher:
                 elif answer.final:
                     return answer
         finally:
-            self._arrived[:0] = others
+            self._arrived.extendleft(reversed(others))
+            self._send_receipts()
         raise TimeoutError(f"no final answer to {message_id} came within {timeout:g} seconds")
 
     def _arriving(self, timeout: float) -> Iterator[tuple[Answer, Message | None]]:
         end = monotonic() + timeout
         while True:
             while self._arrived:
-                yield self._arrived.pop(0)
+                yield self._arrived.popleft()
+            self._send_receipts()
             left = end - monotonic()
             if left <= 0:
                 return
             self._guard(partial(self._drain, left))
 
     def _acknowledge(self, message: Message | None) -> None:
-        if message is not None:
+        """Now, or with others: before anything is waited for."""
+        if message is None:
+            return
+        if self._pgmq:
             self._guard(message.ack)
+        elif self._receipts is not None and self._receipts.channel is message.channel:
+            self._guard(partial(self._receipts.done, message.delivery_tag))
+        # Otherwise it came by a connection that is gone: it will come again.
+
+    def _send_receipts(self) -> None:
+        if self._receipts is not None:
+            self._guard(self._receipts.send)
 
     def close(self) -> None:
         """Let go of the connection, and of the reply queue unless it has a name of its own."""
@@ -269,7 +307,12 @@ class Publisher:
     def _connect(self) -> None:
         if self._connection is not None:
             return
-        connection = Connection(self._url, transport_options=self._options, connect_timeout=self._timeout)
+        connection = Connection(
+            self._url,
+            transport=transport_of(self._url),
+            transport_options=self._options,
+            connect_timeout=self._timeout,
+        )
         self._connection = connection
         channel = connection.default_channel
         exchange = Exchange(REQUESTS_EXCHANGE, type="topic", durable=True)
@@ -279,6 +322,7 @@ class Publisher:
         # Without the queue, a request published before the first intake process ever ran would be lost.
         intake(channel).declare()
         self._producer = Producer(channel, exchange=exchange(channel), auto_declare=False)
+        self._receipts = None if self._pgmq else Receipts(channel)
         self._consumer = Consumer(channel, queues=[self._reply_queue()(channel)], on_message=self._take)
         self._consumer.consume()
 
@@ -300,8 +344,10 @@ class Publisher:
         if answer is None:
             _log.warning("a message on the reply queue is no answer of Habeas and was dropped")
             message.ack()
-        else:
-            self._arrived.append((answer, message))
+            return
+        if self._receipts is not None:
+            self._receipts.came(message.delivery_tag)
+        self._arrived.append((answer, message))
 
     def _guard(self, act: Callable[[], _T], attempts: int = 1) -> _T:
         """Do something with the broker; whatever goes wrong, the connection is thrown away: its state is not known."""
@@ -327,9 +373,9 @@ class Publisher:
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
-        self._producer, self._window, self._consumer = None, None, None
+        self._producer, self._window, self._consumer, self._receipts = None, None, None, None
         # Unacknowledged answers are delivered again; those without a message are acknowledged and kept.
-        self._arrived = [(answer, message) for answer, message in self._arrived if message is None]
+        self._arrived = deque((answer, message) for answer, message in self._arrived if message is None)
         if connection is None:
             return
         transport = connection.transport

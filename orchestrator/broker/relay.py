@@ -6,16 +6,16 @@ A crash between confirm and note publishes again: events go out at least once, a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psycopg
 from kombu import Connection
 from sqlalchemy import text
 
-from orchestrator import logs
+from orchestrator import logs, wire
 from orchestrator.broker import topology
-from orchestrator.confirms import Window
+from orchestrator.confirms import Window, window_on
 from orchestrator.messages import names
 from orchestrator.settings import Settings
 from orchestrator.store.database import Database
@@ -64,10 +64,10 @@ class Relay:
     def _send(self, rows: Sequence[Any]) -> None:
         window = self._connected()
         for row in rows:
-            _publish(window, row, names.EVENTS_EXCHANGE, row.routing_key)
+            content = window.content(bytes(row.body), _properties(row))
+            window.publish(content, names.EVENTS_EXCHANGE, row.routing_key)
             if row.reply_to:
-                self._reply(window, row)
-        window.flush()
+                self._reply(window, content, row)
         self._await_confirmed(window)
 
     def _connected(self) -> Window:
@@ -75,29 +75,31 @@ class Relay:
             self._connection = topology.connect(self._settings, "relay")
             self._connection.connect()
             topology.declare(self._connection, ())
-            self._window = Window(self._connection.channel(), confirms=not topology.is_pgmq(self._settings))
+            self._window = window_on(self._connection.channel(), confirms=not topology.is_pgmq(self._settings))
         return self._window
 
     def _await_confirmed(self, window: Window) -> None:
         """Until the broker has confirmed the whole window. Raises ``NotConfirmed``."""
         window.await_all(topology.CONFIRM_TIMEOUT)
 
-    def _reply(self, window: Window, row: Any) -> None:
+    def _reply(self, window: Window, content: Any, row: Any) -> None:
         """The sender's copy. A reply queue that is gone loses it, and must not hold up anybody else's events."""
+        if len(row.reply_to.encode()) > wire.SHORT:  # no queue has such a name
+            _log.warning("reply.undeliverable", event_id=str(row.event_id))
+            return
         try:
-            _publish(window, row, "", row.reply_to)
+            window.publish(content, "", row.reply_to)
         except psycopg.ProgrammingError:
             if not topology.is_pgmq(self._settings):
                 raise
             _log.warning("reply.undeliverable", event_id=str(row.event_id))
 
 
-def _publish(window: Window, row: Any, exchange: str, routing_key: str) -> None:
+def _properties(row: Any) -> Mapping[str, Any]:
     facts = row.headers
-    properties = {**facts["properties"], "correlation_id": row.correlation_id}
-    window.publish(
-        bytes(row.body).decode(), exchange=exchange, routing_key=routing_key, headers=facts["headers"], **properties
-    )
+    # An id has up to 255 characters, a property of AMQP up to 255 bytes; the event itself always carries it.
+    correlation_id = row.correlation_id if len((row.correlation_id or "").encode()) <= wire.SHORT else None
+    return {**facts["properties"], "headers": facts["headers"], "correlation_id": correlation_id}
 
 
 _UNPUBLISHED = text("""

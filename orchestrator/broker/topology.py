@@ -14,6 +14,7 @@ from sqlalchemy import make_url
 from orchestrator.errors import ConfigurationError, Fault
 from orchestrator.messages import names
 from orchestrator.settings import Settings
+from orchestrator.wire import transport_of
 
 AWAY: tuple[type[Exception], ...] = (AMQPError, KombuError, psycopg.Error, OSError)
 """What the transports raise when the broker goes away."""
@@ -64,7 +65,7 @@ def broker_url(settings: Settings) -> str:
         return "pgmq://localhost"  # where it really is stands in the transport options
     if not url.startswith(("amqp://", "amqps://")):
         raise ConfigurationError("", [Fault("must be an amqp://, amqps:// or pgmq:// URL", field="HABEAS_BROKER_URL")])
-    return url.replace("amqp://", "pyamqp://", 1).replace("amqps://", "pyamqps://", 1)
+    return url.replace("amqp://", "pyamqp://", 1)
 
 
 def transport_options(settings: Settings, use: str = "work") -> dict[str, Any]:
@@ -112,6 +113,7 @@ def connect(settings: Settings, use: str) -> Connection:
     """A connection, not yet established."""
     return Connection(
         broker_url(settings),
+        transport=transport_of(broker_url(settings)),
         transport_options=transport_options(settings, use),
         heartbeat=0 if is_pgmq(settings) else 20,
         connect_timeout=5,

@@ -222,6 +222,18 @@ def test_a_reply_queue_that_is_gone_holds_nobody_up(broker: Broker) -> None:
     sender.close()
 
 
+def test_a_long_id_in_letters_of_two_bytes_holds_nobody_up(broker: Broker) -> None:
+    """It has the 255 characters that an id may have, and more bytes than a property of AMQP."""
+    world = broker.world
+    broker.listener("audience")
+    world.ask("erasure", "ada@example.org", message_id="é" * 255)
+    world.ask("erasure", "bob@example.org")
+    sender = relay(broker)
+    assert sender.publish() == 2
+    sender.close()
+    assert [event(m)["correlationid"][:1] for m in broker.take("audience")][:1] == ["é"]
+
+
 def test_an_event_whose_publication_was_not_noted_goes_out_again_under_its_own_id(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,9 +29,14 @@ def test_a_url_becomes_a_connection_string_of_libpq(url: str, expected: str) -> 
     assert topology.libpq(url) == expected
 
 
-@pytest.mark.parametrize(("given", "used"), [("amqp://h//", "pyamqp://h//"), ("amqps://h//", "pyamqps://h//")])
+@pytest.mark.parametrize(("given", "used"), [("amqp://h//", "pyamqp://h//"), ("amqps://h//", "amqps://h//")])
 def test_rabbitmq_is_spoken_to_by_the_pure_python_driver(given: str, used: str) -> None:
     assert topology.broker_url(settings(broker_url=given)) == used
+    for connection in (
+        topology.connect(settings(broker_url=given), "test"),
+        make_app(settings(broker_url=given), []).connection(),
+    ):
+        assert connection.transport.driver_name == "py-amqp"
     assert not topology.is_pgmq(settings(broker_url=given))
 
 

@@ -1,0 +1,231 @@
+"""RabbitMQ's protocol, many messages at a time: kombu's driver, but for how bytes come and go.
+
+py-amqp asks the kernel nine times for each message that it reads, and sends each message that it writes in a packet of
+its own, built by way of a general serialiser. Under a load that is most of what a message costs, on the broker's side
+too. Here all that has arrived is read at once, what belongs together is sent together, and messages are written by code
+that knows what a message is. Everything else (handshake, TLS, channels, errors) is the driver's.
+"""
+
+# kombu has annotations in places only.
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from amqp.exceptions import RecoverableConnectionError
+from amqp.transport import SSLTransport, TCPTransport
+from kombu.transport import pyamqp
+
+__all__ = ["Writer", "transport_of"]
+
+CHUNK = 64 * 1024
+"""Bytes to ask the kernel for."""
+PACKET = 64 * 1024
+"""Bytes to collect before they are sent."""
+_HEAD = struct.Struct(">BHI")
+_FRAME_END = 0xCE
+_METHOD, _HEADER, _BODY = 1, 2, 3
+_OVERHEAD = 8
+"""Bytes of a frame beside what it carries."""
+
+
+class _Packets:
+    """Mixed into the driver's transports."""
+
+    held: bytearray | None = None
+    """What is to be sent together; ``None``: everything is sent at once."""
+
+    def _setup_transport(self: Any) -> None:
+        super()._setup_transport()  # type: ignore[misc]
+        receive = self._quick_recv
+        # The driver keeps what is more than it wanted.
+        self._quick_recv = lambda _wanted: receive(CHUNK)
+
+    def write(self: Any, data: Any) -> None:
+        if self.held is None:
+            super().write(data)  # type: ignore[misc]
+            return
+        self.held += data
+        if len(self.held) >= PACKET:
+            self.flush()
+
+    def flush(self: Any) -> None:
+        """Send what is held."""
+        if self.held:
+            held, self.held = self.held, bytearray()
+            super().write(held)  # type: ignore[misc]
+
+
+class _Tcp(_Packets, TCPTransport):  # type: ignore[misc]
+    pass
+
+
+class _Tls(_Packets, SSLTransport):  # type: ignore[misc]
+    pass
+
+
+class _Connection(pyamqp.Connection):  # type: ignore[misc]
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._frames: deque[tuple[int, int, bytes]] = deque()
+
+    def Transport(  # noqa: N802 - the driver's name
+        self, host: str, connect_timeout: float, ssl: Any, read: float | None, write: float | None, **options: Any
+    ) -> Any:
+        kind = _Tls if ssl else _Tcp
+        return kind(host, connect_timeout, ssl=ssl, read_timeout=read, write_timeout=write, **options)
+
+    def blocking_read(self, timeout: float | None = None) -> bool:
+        """Handle all that has come; whether anything of it was a whole message or another method."""
+        if not self._frames:
+            transport = self.transport
+            with transport.having_timeout(timeout):
+                self._frames.append(transport.read_frame())
+            transport._read_buffer = _split(transport._read_buffer, self._frames)  # noqa: SLF001 - the driver has no public way
+        handled = False
+        # Handling one may ask for more, or end the connection: each is taken out first.
+        while self._frames:
+            handled |= bool(self.on_inbound_frame(self._frames.popleft()))
+        return handled
+
+    def send(self, data: bytes) -> None:
+        """Write whole frames. Raises what the driver raises when the connection is gone."""
+        self._living().write(data)
+        self.bytes_sent += 1  # frames, to the driver: it sends a heartbeat where there were none
+
+    def hold(self) -> None:
+        """Collect what is written from now on, for as few packets as possible."""
+        transport = self._living()
+        if transport.held is None:
+            transport.held = bytearray()
+
+    def release(self) -> None:
+        """Send what was collected; from now on everything is sent at once."""
+        transport = self._living()
+        transport.flush()
+        transport.held = None
+
+    def _living(self) -> Any:
+        if self._transport is None:
+            raise RecoverableConnectionError("the connection was closed")
+        return self._transport
+
+
+class Transport(pyamqp.Transport):  # type: ignore[misc]
+    """``amqp://`` for kombu."""
+
+    Connection = _Connection
+
+
+class TlsTransport(pyamqp.SSLTransport):  # type: ignore[misc]
+    """``amqps://`` for kombu."""
+
+    Connection = _Connection
+
+
+def transport_of(url: str) -> type | None:
+    """What kombu is to speak RabbitMQ's protocol with; ``None`` for another broker's: kombu knows it by the URL."""
+    return {"amqp": Transport, "pyamqp": Transport, "amqps": TlsTransport}.get(url.partition("://")[0])
+
+
+def _split(data: bytes, frames: deque[tuple[int, int, bytes]]) -> bytes:
+    """Take the whole frames off the front; gives the rest."""
+    at, end = 0, len(data)
+    while end - at >= _OVERHEAD:
+        kind, channel, size = _HEAD.unpack_from(data, at)
+        until = at + _OVERHEAD + size
+        if until > end or data[until - 1] != _FRAME_END:
+            break  # not whole yet; or wrong, which the driver finds out when it reads it
+        frames.append((kind, channel, data[at + 7 : until - 1]))
+        at = until
+    return data[at:]
+
+
+# Writing messages. ---------------------------------------------------------------------------------------------------
+
+SHORT = 255
+"""Bytes of a property, of a queue's name and of a routing key, at most."""
+_BASIC, _PUBLISH = 60, 40
+_CONTENT_HEAD = struct.Struct(">BHIHHQH")
+_LONG, _LONGLONG = struct.Struct(">I"), struct.Struct(">Q")
+_CACHED = 1024
+
+
+class Writer:
+    """Publishes on one channel of a connection of this transport."""
+
+    def __init__(self, channel: Any) -> None:
+        """Confirmations are for the caller to count."""
+        self._connection, self._channel = channel.connection, channel.channel_id
+        self._most = channel.connection.frame_max - _OVERHEAD
+        self._method = lru_cache(_CACHED)(self._of_method)
+
+    def content(self, body: bytes, properties: Mapping[str, Any]) -> bytes:
+        """A message as it travels, but for where to: it may be published more than once.
+
+        ``properties``: as AMQP names them, and ``headers``, all of them texts. Raises ``ValueError`` for a text that is
+        longer than 255 bytes (headers: than 4 GiB), ``KeyError`` for a property that there is no need for here.
+        """
+        flags, parts = 0, [b""]
+        for name in sorted(properties, key=_ORDER.__getitem__):
+            if properties[name] is not None:
+                bit, write = _PROPERTIES[name]
+                flags |= 1 << bit
+                parts.append(write(properties[name]))
+        size = sum(map(len, parts))
+        head = _CONTENT_HEAD.pack(_HEADER, self._channel, 14 + size, _BASIC, 0, len(body), flags)
+        pieces = [head, *parts, _END]
+        for start in range(0, len(body), self._most):
+            piece = body[start : start + self._most]
+            pieces += (_HEAD.pack(_BODY, self._channel, len(piece)), piece, _END)
+        return b"".join(pieces)
+
+    def publish(self, content: bytes, exchange: str, routing_key: str, *, mandatory: bool = False) -> None:
+        """Publish a message that ``content`` made. ``mandatory``: it comes back if no queue takes it."""
+        self._connection.send(self._method(exchange, routing_key, mandatory) + content)
+
+    def _of_method(self, exchange: str, routing_key: str, mandatory: bool) -> bytes:  # noqa: FBT001 - cached
+        where = _short(exchange) + _short(routing_key)
+        head = _HEAD.pack(_METHOD, self._channel, 7 + len(where)) + struct.pack(">HHH", _BASIC, _PUBLISH, 0)
+        return head + where + bytes((mandatory,)) + _END
+
+
+_END = bytes((_FRAME_END,))
+
+
+def _short(text: str) -> bytes:
+    data = text.encode()
+    return bytes((len(data),)) + data
+
+
+def _octet(number: int) -> bytes:
+    return bytes((number,))
+
+
+def _table(headers: Mapping[str, str]) -> bytes:
+    items: list[bytes] = []
+    for name, text in headers.items():
+        data = text.encode()
+        items += (_short(name), b"S", _LONG.pack(len(data)), data)
+    table = b"".join(items)
+    return _LONG.pack(len(table)) + table
+
+
+_PROPERTIES: Mapping[str, tuple[int, Callable[[Any], bytes]]] = {
+    "content_type": (15, _short),
+    "content_encoding": (14, _short),
+    "headers": (13, _table),
+    "delivery_mode": (12, _octet),
+    "correlation_id": (10, _short),
+    "reply_to": (9, _short),
+    "message_id": (7, _short),
+    "timestamp": (6, _LONGLONG.pack),
+    "type": (5, _short),
+}
+"""Name → its bit among the flags, and how it is written; in the order in which they travel."""
+_ORDER = {name: place for place, name in enumerate(_PROPERTIES)}
