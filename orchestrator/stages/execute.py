@@ -25,6 +25,7 @@ from orchestrator.stages import results
 from orchestrator.stages.advance import Advanced, Happening
 from orchestrator.stages.heartbeat import Heartbeat
 from orchestrator.stages.holds import Holds, handle_of, parked_by_hold, signal_of
+from orchestrator.stages.pace import Pace
 from orchestrator.stages.secrets import Opened, Secrets
 from orchestrator.stages.settle import Settle
 from orchestrator.store import claims
@@ -83,6 +84,7 @@ class Execute:
         """
         system = self._systems[name]
         token, lease = uuid4(), self._heartbeat.lease
+        since = time.monotonic()
         with self._database.transaction() as tx:
             claimed = claims.claim(tx, name, system.limits, self._batch, token, lease)
         if not claimed:
@@ -93,11 +95,12 @@ class Execute:
         full = alone or len(claimed) >= min(self._batch, system.limits.batch)
         if full:
             on_full()
-        with self._heartbeat.holding(token):
-            advanced = self._carry_out(system, claimed)
+        pace = Pace(self._database, name, system.limits.rate, token, len(claimed), since, lease)
+        with self._heartbeat.holding(token), pace:
+            advanced = self._carry_out(system, claimed, pace)
         return Worked(len(claimed), full, advanced)
 
-    def _carry_out(self, system: System, claimed: Sequence[Claimed]) -> Advanced:
+    def _carry_out(self, system: System, claimed: Sequence[Claimed], pace: Pace) -> Advanced:
         advanced = Advanced()
         by_action: dict[Action, list[_Item]] = defaultdict(list)
         items, early = self._prepare(system, claimed)
@@ -108,7 +111,7 @@ class Execute:
         for action, batch in by_action.items():
             began = flushed = time.monotonic()
             done: list[Happening] = []
-            for happening in self._call(system, action, batch):
+            for happening in self._call(system, action, batch, pace):
                 done.append(happening)
                 if len(done) >= FLUSH or time.monotonic() - flushed > FLUSH_SECONDS:
                     advanced.add(self._settled(system, done))
@@ -158,7 +161,7 @@ class Execute:
 
     # The call. ------------------------------------------------------------------------------------------------------
 
-    def _call(self, system: System, action: Action, batch: Sequence[_Item]) -> Iterator[Happening]:
+    def _call(self, system: System, action: Action, batch: Sequence[_Item], pace: Pace) -> Iterator[Happening]:
         """The connector's results as happenings, one for each item, as they come."""
         items = {item.task.key: item for item in batch}
         call = _Call(self._artifacts, items)
@@ -166,7 +169,8 @@ class Execute:
         scrub = results.Scrub(i for item in batch for i in item.opened.identities)
         connector = self._connectors[system.name]
         try:
-            for task, result in connector.perform(contract.Action(action), [i.task for i in batch], call):
+            tasks = [item.task for item in batch]
+            for task, result in connector.perform(contract.Action(action), tasks, call, lambda t: pace.begin(t.key)):
                 item = open_items.pop(task.key, None)
                 if item is not None:
                     yield self._taken(system, item, result, call, scrub)
@@ -180,8 +184,11 @@ class Execute:
             open_items.clear()
         finally:
             call.discard()
-        for item in open_items.values():
-            yield _failed(item.claimed, system, Failure.RETRYABLE, "the connector gave no result for this task")
+        for key, item in open_items.items():
+            if key in pace.refused:
+                yield _happening(item.claimed, ev.HandedBack(item.claimed.step.ordinal, item.claimed.token))
+            else:
+                yield _failed(item.claimed, system, Failure.RETRYABLE, "the connector gave no result for this task")
 
     def _taken(
         self, system: System, item: _Item, result: contract.Result, call: _Call, scrub: results.Scrub

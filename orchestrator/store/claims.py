@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from orchestrator.core.model import Limits, Step
+from orchestrator.store import rates
 from orchestrator.store.rows import STEP, to_step
 
 
@@ -33,12 +34,16 @@ def claim(tx: Connection, system: str, limits: Limits, n: int, token: UUID, leas
 
     A step that was lost before is taken alone. Rows that somebody else works on are passed over, never waited for.
     """
-    room = _room(tx, system, limits, min(n, limits.batch))
+    looked = rates.look(tx, system, limits.rate) if limits.rate is not None else None
+    free = n if limits.rate is None else int(looked.bucket.tokens) if looked is not None else 0
+    if free <= 0:  # before the probe of an open breaker is used up
+        return []
+    room = min(free, _room(tx, system, limits, min(n, limits.batch)))
     if room <= 0:
         return []
     rows = tx.execute(_TAKE, {"system": system, "n": room, "token": token, "lease": lease}).all()
-    if limits.per_second is not None:
-        tx.execute(_SPEND, {"system": system, "n": len(rows)})
+    if looked is not None and rows:
+        rates.take(tx, system, looked, token, len(rows), lease)
     return [Claimed(r.request_id, token, to_step(r), r.deadline) for r in rows]
 
 
@@ -60,8 +65,8 @@ RETURNING {STEP}, step.deadline
 
 
 def _room(tx: Connection, system: str, limits: Limits, n: int) -> int:
-    """How many steps the system may take now."""
-    guarded = limits.per_second is not None or limits.concurrency is not None
+    """How many steps the system may take now, but for its rate."""
+    guarded = limits.concurrency is not None
     row = tx.execute(_STATE_LOCKED if guarded else _STATE, {"system": system}).one_or_none()
     if row is None or row.paused or row.resting:
         return 0
@@ -75,9 +80,6 @@ def _room(tx: Connection, system: str, limits: Limits, n: int) -> int:
         batches = tx.execute(_UNDER_WAY, {"system": system}).scalar_one()
         if batches >= limits.concurrency:
             return 0
-    if limits.per_second is not None:
-        refill = {"system": system, "rate": limits.per_second, "burst": limits.burst}
-        return min(n, int(tx.execute(_REFILL, refill).scalar_one()))
     return n
 
 
@@ -99,11 +101,6 @@ FROM (
     LIMIT :n
 ) AS waiting""")
 _UNDER_WAY = text("SELECT count(DISTINCT token) FROM step WHERE system = :system AND state = 'running'")
-_REFILL = text("""
-UPDATE connector_state SET tokens_at = clock_timestamp(),
-    tokens = least(:burst, tokens + extract(epoch FROM clock_timestamp() - tokens_at) * :rate)
-WHERE system = :system RETURNING tokens""")
-_SPEND = text("UPDATE connector_state SET tokens = tokens - :n WHERE system = :system")
 
 
 def extend(tx: Connection, tokens: Iterable[UUID], lease: timedelta) -> int:
