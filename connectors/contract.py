@@ -350,32 +350,38 @@ class Connector(Generic[ConfigT]):
 
     # What the engine calls. ----------------------------------------------------------------------------------------
 
-    def perform(self, action: Action, tasks: Sequence[Task], call: Call) -> Iterator[tuple[Task, Result]]:
+    def perform(
+        self, action: Action, tasks: Sequence[Task], call: Call, begin: Callable[[Task], bool] = lambda _: True
+    ) -> Iterator[tuple[Task, Result]]:
         """Carry out one action for a batch; yields each task once, with its result, as results come in.
 
-        A ``ConnectorError`` raised by a batch method is the result of every task in it. Other exceptions propagate:
-        the engine takes them for defects.
+        ``begin`` is asked right before a task begins; one that may not is left out. A ``ConnectorError`` raised by a
+        batch method is the result of every task in it. Other exceptions propagate: the engine takes them for defects.
         """
         many = getattr(self, f"{action.value}_many", None)
         if many is not None:
-            yield from self._perform_many(cast("Callable[[Sequence[Task], Call], Results]", many), tasks, call)
+            may = [task for task in tasks if begin(task)]
+            if may:
+                yield from self._perform_many(cast("Callable[[Sequence[Task], Call], Results]", many), may, call)
             return
         one = cast("Callable[[Task, Call], Result]", getattr(self, action.value))
 
-        def attempt(task: Task) -> Result:
+        def attempt(task: Task) -> Result | None:
+            if not begin(task):
+                return None
             try:
                 return one(task, call)
             except ConnectorError as error:
                 return error
 
         if len(tasks) == 1 or self.parallel == 1:
-            for task in tasks:
-                yield task, attempt(task)
+            yield from ((task, result) for task in tasks if (result := attempt(task)) is not None)
             return
         with ThreadPoolExecutor(max_workers=min(self.parallel, len(tasks))) as pool:
             under_way = {pool.submit(attempt, task): task for task in tasks}
             for done in as_completed(under_way):
-                yield under_way[done], done.result()
+                if (result := done.result()) is not None:
+                    yield under_way[done], result
 
     @staticmethod
     def _perform_many(

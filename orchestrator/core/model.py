@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from orchestrator.core.bucket import Rate, rate
 from orchestrator.core.vocabulary import Action, Failure, Outcome, ParkedFor, Resolution, Right, StepState
 
 JSON = Any
@@ -66,6 +67,11 @@ class Limits:
     """Steps failing one after another that open the circuit breaker."""
     breaker_rest: timedelta = timedelta(seconds=30)
     """How long the open breaker keeps everything off before one probe."""
+
+    @property
+    def rate(self) -> Rate | None:
+        """The bucket that keeps ``per_second`` and ``burst``."""
+        return None if self.per_second is None else rate(self.per_second, self.burst)
 
 
 DEFAULT_LIMITS = Limits()

@@ -31,6 +31,7 @@ from orchestrator.stages.advance import Advanced, Happening
 from orchestrator.stages.heartbeat import Heartbeat
 from orchestrator.stages.holds import Holds, handle_of, parked_by_hold, signal_of
 from orchestrator.stages.lent import Lent
+from orchestrator.stages.pace import Pace
 from orchestrator.stages.secrets import Opened, Sealed, Secrets
 from orchestrator.stages.settle import Said, Settle
 from orchestrator.store import claims
@@ -63,6 +64,7 @@ class _Batch:
 
     system: System
     claimed: Sequence[Claimed]
+    pace: Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ class Execute:
         self._database, self._systems, self._connectors = database, systems, connectors
         self._secrets, self._holds, self._settle, self._heartbeat = secrets, holds, settle, heartbeat
         self._artifacts, self._batch = artifacts, batch
-        self._pace: dict[str, float] = {}
+        self._seconds: dict[str, float] = {}
         """System → seconds that a step took in its last call."""
 
     def together(self, systems: Sequence[str]) -> Sequence[str]:
@@ -123,21 +125,24 @@ class Execute:
         with ExitStack() as leases:
             for batch in batches:
                 leases.enter_context(self._heartbeat.holding(batch.claimed[0].token))
+                leases.enter_context(batch.pace)
             advanced = self._carry_out(batches, sealed, holds=holds)
         return Worked(sum(len(b.claimed) for b in batches), full, advanced)
 
     def _claim(self, first: str, others: Sequence[str]) -> tuple[list[_Batch], Sealed, bool]:
         """Claim, and read the sealed facts of what was claimed; whether any legal hold is in force."""
         batches: list[_Batch] = []
+        lease = self._heartbeat.lease
         with self._database.transaction() as tx:
             for name in (first, *others):
                 if batches and batches[0].claimed[0].step.crashes:
                     break
                 system, n = self._systems[name], self._allowed(name, first)
-                lease, beside = self._heartbeat.lease, name != first
-                claimed = claims.claim(tx, name, system.limits, n, uuid4(), lease, beside=beside)
+                limits, token, since, beside = system.limits, uuid4(), time.monotonic(), name != first
+                claimed = claims.claim(tx, name, limits, n, token, lease, beside=beside)
                 if claimed:
-                    batches.append(_Batch(system, claimed))
+                    pace = Pace(self._database, name, limits.rate, token, len(claimed), since, lease)
+                    batches.append(_Batch(system, claimed, pace))
                     _log.debug("steps.claimed", system=name, steps=len(claimed))
             sealed = self._secrets.sealed(tx, {c.request for b in batches for c in b.claimed})
             holds = self._holds.any(tx, (c.step.action for b in batches for c in b.claimed))
@@ -151,13 +156,13 @@ class Execute:
         """The most steps of a claim on a system, beside the first one or as it."""
         if name == first:
             return self._most(name)
-        return min(self._most(name), int(QUICK / max(self._pace[name], 1e-6)))
+        return min(self._most(name), int(QUICK / max(self._seconds[name], 1e-6)))
 
     def _quick(self, name: str, n: int) -> bool:
         """Whether so many steps would be done quickly, and no limit is to be kept."""
         limits = self._systems[name].limits
         limited = limits.per_second is not None or limits.concurrency is not None or limits.gather
-        return not limited and self._pace.get(name, math.inf) * n <= QUICK
+        return not limited and self._seconds.get(name, math.inf) * n <= QUICK
 
     def _carry_out(self, batches: Sequence[_Batch], sealed: Sealed, *, holds: bool) -> Advanced:
         advanced, done = Advanced(), Said()
@@ -174,13 +179,13 @@ class Execute:
                 by_action[Action(item.task.action)].append(item)
             for action, tasks in by_action.items():
                 began = time.monotonic()
-                for happening in self._call(system, action, tasks, core):
+                for happening in self._call(batch, action, tasks, core):
                     done.add(system, happening)
                     if len(done) >= FLUSH or time.monotonic() - flushed > FLUSH_SECONDS:
                         advanced.add(self._settled(done))
                         done, flushed = Said(), time.monotonic()
                 seconds = time.monotonic() - began
-                self._pace[system.name] = seconds / len(tasks)
+                self._seconds[system.name] = seconds / len(tasks)
                 _log.info(
                     "batch.worked", system=system.name, action=str(action), steps=len(tasks), seconds=round(seconds, 3)
                 )
@@ -237,16 +242,16 @@ class Execute:
 
     # The call. ------------------------------------------------------------------------------------------------------
 
-    def _call(
-        self, system: System, action: Action, batch: Sequence[_Item], core: results.Results
-    ) -> Iterator[Happening]:
+    def _call(self, batch: _Batch, action: Action, its: Sequence[_Item], core: results.Results) -> Iterator[Happening]:
         """The connector's results as happenings, one for each item, as they come."""
-        items = {item.task.key: item for item in batch}
+        system, pace = batch.system, batch.pace
+        items = {item.task.key: item for item in its}
         call = Lent(self._artifacts, items)
         open_items = dict(items)
         connector = self._connectors[system.name]
         try:
-            for task, result in connector.perform(contract.Action(action), [i.task for i in batch], call):
+            tasks = [item.task for item in its]
+            for task, result in connector.perform(contract.Action(action), tasks, call, lambda t: pace.begin(t.key)):
                 item = open_items.pop(task.key, None)
                 if item is not None:
                     yield self._taken(system, item, result, call, core)
@@ -260,8 +265,11 @@ class Execute:
             open_items.clear()
         finally:
             call.discard()
-        for item in open_items.values():
-            yield _failed(item.claimed, system, Failure.RETRYABLE, "the connector gave no result for this task")
+        for key, item in open_items.items():
+            if key in pace.refused:
+                yield _happening(item.claimed, ev.HandedBack(item.claimed.step.ordinal, item.claimed.token))
+            else:
+                yield _failed(item.claimed, system, Failure.RETRYABLE, "the connector gave no result for this task")
 
     def _taken(
         self, system: System, item: _Item, result: contract.Result, call: Lent, core: results.Results

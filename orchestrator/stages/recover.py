@@ -263,7 +263,8 @@ WHERE datname = current_database() AND pid <> pg_backend_pid()
 # Tokens start at none: how many the vendor has left for us is not known either.
 _RESET = text("""
 UPDATE connector_state
-SET failures = 0, breaker_until = NULL, last_error = '', tokens = 0, tokens_at = clock_timestamp()""")
+SET failures = 0, breaker_until = NULL, last_error = '', tokens = 0, tokens_at = clock_timestamp(),
+    permits = '{}'""")
 _OPEN = text("SELECT id FROM request WHERE resolution IS NULL AND id > :after ORDER BY id LIMIT :n")
 _EXPORT = text("""
 SELECT ledger.at, ledger.request_id, ledger.hash, request.source, request.message_id

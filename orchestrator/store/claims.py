@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from orchestrator.core.model import Limits, Step
+from orchestrator.store import rates
 from orchestrator.store.rows import STEP, to_step
 
 
@@ -37,16 +38,19 @@ def claim(
     ``beside``: another system's steps are taken in the same transaction; then nothing is taken where a step was lost
     before, or where a single one is to probe whether the system is well again.
     """
-    n = min(n, limits.batch)
-    limited = limits.per_second is not None or limits.concurrency is not None or limits.gather
+    n, looked = min(n, limits.batch), None
+    limited = limits.rate is not None or limits.concurrency is not None or limits.gather
     values = {"system": system, "token": token, "lease": lease, "alone": not beside}
     rows = [] if limited else tx.execute(_TAKE, {**values, "n": n, "looked": False}).all()
     if not rows and not beside:
         # Nothing is ready, or the system is paused, resting or to be probed; or its limits have the first word.
-        room = _room(tx, system, limits, n) if limited else _probe(tx, system, limits)
+        if limits.rate is not None:
+            looked = rates.look(tx, system, limits.rate)
+            n = min(n, int(looked.bucket.tokens)) if looked is not None else 0
+        room = 0 if n <= 0 else _room(tx, system, limits, n) if limited else _probe(tx, system, limits)
         rows = tx.execute(_TAKE, {**values, "n": room, "looked": True}).all() if room > 0 else []
-    if limits.per_second is not None:
-        tx.execute(_SPEND, {"system": system, "n": len(rows)})
+    if looked is not None and rows:
+        rates.take(tx, system, looked, token, len(rows), lease)
     return [Claimed(request, token, to_step(step), deadline) for request, step, deadline in rows]
 
 
@@ -73,7 +77,7 @@ RETURNING step.request_id, {STEP}, step.deadline
 
 
 def _room(tx: Connection, system: str, limits: Limits, n: int) -> int:
-    """How many steps a limited system may take now; its row stays locked."""
+    """How many steps a limited system may take now, but for its rate; its row stays locked."""
     row = tx.execute(_STATE, {"system": system}).one_or_none()
     if row is None or row.paused or row.resting:
         return 0
@@ -85,9 +89,6 @@ def _room(tx: Connection, system: str, limits: Limits, n: int) -> int:
         batches = tx.execute(_UNDER_WAY, {"system": system}).scalar_one()
         if batches >= limits.concurrency:
             return 0
-    if limits.per_second is not None:
-        refill = {"system": system, "rate": limits.per_second, "burst": limits.burst}
-        return min(n, int(tx.execute(_REFILL, refill).scalar_one()))
     return n
 
 
@@ -112,11 +113,6 @@ FROM (
     LIMIT :n
 ) AS waiting""")
 _UNDER_WAY = text("SELECT count(DISTINCT token) FROM step WHERE system = :system AND state = 'running'")
-_REFILL = text("""
-UPDATE connector_state SET tokens_at = clock_timestamp(),
-    tokens = least(:burst, tokens + extract(epoch FROM clock_timestamp() - tokens_at) * :rate)
-WHERE system = :system RETURNING tokens""")
-_SPEND = text("UPDATE connector_state SET tokens = tokens - :n WHERE system = :system")
 
 
 def extend(tx: Connection, tokens: Iterable[UUID], lease: timedelta) -> int:

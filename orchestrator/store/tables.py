@@ -298,5 +298,12 @@ connector_state = Table(
     Column("last_error", Text, nullable=False, server_default=""),
     Column("tokens", Double, nullable=False, server_default=text("0")),
     _moment("tokens_at", default=True),
+    Column(
+        "permits",
+        JSONB,
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="token of a claim: steps that have not begun, and seconds after tokens_at while they may",
+    ),
     Column("fenced", BigInteger, nullable=False, server_default=text("0"), comment="late settles that changed nothing"),
 )

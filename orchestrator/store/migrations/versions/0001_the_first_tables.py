@@ -58,6 +58,13 @@ def upgrade() -> None:
         sa.Column("tokens", sa.Double(), server_default=sa.text("0"), nullable=False),
         sa.Column("tokens_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column(
+            "permits",
+            postgresql.JSONB(astext_type=sa.Text()),
+            server_default=sa.text("'{}'"),
+            nullable=False,
+            comment="token of a claim: steps that have not begun, and seconds after tokens_at while they may",
+        ),
+        sa.Column(
             "fenced",
             sa.BigInteger(),
             server_default=sa.text("0"),
