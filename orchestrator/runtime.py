@@ -189,12 +189,17 @@ class Runtime:
             systems.register(tx, self.definitions.systems)
 
     def after_fork(self) -> None:
-        """In a child process: drop connections that belong to the parent, and collect garbage less eagerly.
+        """In a child process: drop connections that belong to the parent, and collect garbage less eagerly."""
+        self.database.forget()
+        self.collect_less()
+
+    @staticmethod
+    def collect_less() -> None:
+        """Collect garbage less eagerly: once what stays is loaded, in a process that works by the batch.
 
         A batch makes and drops some hundred thousand values without a cycle among them; looking for cycles at every
         700th took a quarter of a worker's time.
         """
-        self.database.forget()
         gc.freeze()
         gc.set_threshold(100_000, 50, 100)
 

@@ -17,6 +17,8 @@ from benchmarks.programs import Found, answer
 from orchestrator.core.vocabulary import EventKind
 from orchestrator.publish import Answer, Options, Publisher
 
+LOOK, BREATH = 0.005, 0.05
+"""Seconds for which answers are looked for, and until they are looked for again, while many are coming."""
 PATIENCE = 300.0
 """Seconds without any answer until it is given up."""
 CHUNK = 500
@@ -72,21 +74,22 @@ def many(publisher: Publisher, requests: int, steps: int) -> Found:
         for said in publisher.answers(timeout=0):
             waiting.hear(said)
     published = time.perf_counter() - began
-    _await(publisher, waiting)
+    _await(publisher, waiting, LOOK, BREATH)
     seconds = time.perf_counter() - began
     wrong = waiting.wrong[:3] + [f"{len(waiting.open)} never completed"] * bool(waiting.open)
     cpu = time.process_time() - cpu
     return {"seconds": seconds, "published": published, "cpu": cpu, "wrong": wrong}
 
 
-def _await(publisher: Publisher, waiting: Waiting) -> None:
+def _await(publisher: Publisher, waiting: Waiting, look: float = 1.0, breath: float = 0.0) -> None:
     until = time.monotonic() + PATIENCE
     while waiting.open and time.monotonic() < until:
-        for said in publisher.answers(timeout=1):
+        for said in publisher.answers(timeout=look):
             waiting.hear(said)
             until = time.monotonic() + PATIENCE
             if not waiting.open:
                 return
+        time.sleep(breath)
 
 
 def one_by_one(publisher: Publisher, requests: int, steps: int) -> Found:

@@ -62,7 +62,7 @@ def run_intake(runtime: Runtime) -> None:
     runtime.definitions, runtime.sources  # noqa: B018 - faults are told before anything begins
     health, stop = _start(runtime, "intake")
     bell = CeleryBell(make_app(runtime.settings, runtime.definitions.systems))
-
+    runtime.collect_less()
     IntakeConsumer(runtime, bell, stop, health.turn).run()
     runtime.close()
     _log.info("process.stopped", process="intake")
@@ -80,6 +80,7 @@ def run_clock(runtime: Runtime, relay: Relay) -> None:
     runtime.definitions  # noqa: B018 - faults are told before anything begins
     health, stop = _start(runtime, "clock")
     bell = CeleryBell(make_app(runtime.settings, runtime.definitions.systems))
+    runtime.collect_less()
     Clock(runtime, relay, bell, stop, health.turn).run()
     runtime.close()
     _log.info("process.stopped", process="clock")

@@ -71,7 +71,10 @@ class Delivery:
 
     def header(self, name: str) -> str:
         """A header by name, in any case; empty when it is missing or no text."""
-        return next((_text(value) for key, value in self.headers.items() if str(key).lower() == name.lower()), "")
+        if name in self.headers:
+            return _text(self.headers[name])
+        wanted = name.lower()
+        return next((_text(value) for key, value in self.headers.items() if str(key).lower() == wanted), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ MAX_VALUE = 512
 TYPE_PATTERN = rf"^(?:{'|'.join(kind.value for kind in IdentityType)}|custom:[a-z][a-z0-9_]{{0,39}})$"
 """What an identity's type looks like."""
 
+_TYPE = re.compile(TYPE_PATTERN)
 _EMAIL = re.compile(r"[^\s@]{1,256}@[^\s@]{1,255}")
 _PHONE = re.compile(r"\+[1-9][0-9]{6,14}")
 _PHONE_DECORATION = re.compile(r"[\s().\-/\u2010-\u2015\u00a0]")
@@ -39,12 +40,13 @@ _STRIPE = re.compile(r"cus_[A-Za-z0-9]{1,250}")
 
 def normalise(kind: str, value: str, form: str = IdentityFormat.RAW) -> Identity:
     """The identity in its normal form. Raises ``ValueError`` with a hint that holds nothing of the value."""
-    if not re.fullmatch(TYPE_PATTERN, kind):
+    if not _TYPE.fullmatch(kind):
         raise ValueError("use one of the known identity types, or custom:<name> in lower case")
     text = unicodedata.normalize("NFC", value).strip()
     if not text or len(text) > MAX_VALUE:
         raise ValueError(f"give a value of 1 to {MAX_VALUE} characters")
-    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in text):
+    # What is printable has none; it is the quicker question.
+    if not text.isprintable() and any(unicodedata.category(char) in {"Cc", "Cs"} for char in text):
         raise ValueError("leave control characters out of the value")
     if form == IdentityFormat.SHA256:
         return Identity(kind, _sha256(text), IdentityFormat.SHA256.value)

@@ -9,14 +9,13 @@ depth, numbers) and happens before the signature check; nothing is done with the
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from orchestrator.errors import RefusedMessage
 from orchestrator.messages import sources as known
 from orchestrator.messages.body import RequestBody, VerificationPart, validate
 from orchestrator.messages.envelope import MAX_BODY, Delivery, Envelope, claims, unpack
-from orchestrator.messages.request import RightsRequest, Verification, digest
+from orchestrator.messages.request import RightsRequest, Verification
 from orchestrator.messages.strictjson import Json
 
 __all__ = ["MAX_BODY", "Delivery", "RightsRequest", "Verification", "claims", "parse", "read_facts", "receive"]
@@ -63,13 +62,12 @@ def _request(
 ) -> RightsRequest:
     identities = {part.identity() for part in body.subject.identities}
     scope = body.scope
-    request = RightsRequest(
+    return RightsRequest.asked(
         source=source,
         message_id=message_id,
         right=body.right,
         identities=tuple(sorted(identities, key=lambda i: (i.type, i.format, i.value))),
         received_at=received_at,
-        body_digest="",
         regulation=body.regulation,
         verification=_verification(body.verification),
         corrections=dict(sorted((body.corrections or {}).items())),
@@ -83,7 +81,6 @@ def _request(
         correlation_id=correlation_id,
         traceparent=traceparent,
     )
-    return replace(request, body_digest=digest(request.facts()))
 
 
 def _verification(part: VerificationPart | None) -> Verification | None:

@@ -7,12 +7,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from orchestrator.core.model import Identity
 from orchestrator.core.vocabulary import Right
 from orchestrator.messages.strictjson import Json
 
 __all__ = ["RightsRequest", "Verification", "digest"]
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,14 @@ class RightsRequest:
     correlation_id: str = field(default="", repr=False)
     traceparent: str = ""
 
+    @classmethod
+    def asked(cls, **said: Any) -> RightsRequest:
+        """A request with its digest, of all the other fields that are known of it."""
+        request = cls(body_digest="", **said)
+        # Nobody has seen it yet; making it again would cost as much as all the rest.
+        object.__setattr__(request, "body_digest", digest(request.facts()))
+        return request
+
     def facts(self) -> dict[str, Json]:
         """What was asked, in the wire's form and normalised: seal this. ``read_facts`` reads it back.
 
@@ -80,8 +91,7 @@ class RightsRequest:
 
 def digest(facts: Mapping[str, Json]) -> str:
     """SHA-256 hex of facts in canonical JSON (sorted keys, no spaces, UTF-8)."""
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL(facts).encode()).hexdigest()
 
 
 def _verification_facts(verification: Verification | None) -> Json:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, assert_never
 from uuid import UUID
 
 from orchestrator.core.commands import Announce
-from orchestrator.core.model import Run, Step
+from orchestrator.core.model import Residue, Result, Retention, Run
 from orchestrator.core.report import ENGINE_ACTIONS, result_facts
 from orchestrator.core.vocabulary import Action, EventKind, Outcome, Resolution
 from orchestrator.errors import RefusedMessage
@@ -19,6 +20,8 @@ from orchestrator.stages.ids import new_id
 from orchestrator.store.runs import Header
 
 Row = dict[str, Any]
+_REMEMBERED = 4096
+"""Reports of steps."""
 
 
 class Answers:
@@ -107,13 +110,27 @@ def reports(run: Run) -> list[outbound.SystemReport]:
     by_system: dict[str, list[outbound.StepReport]] = {}
     for step in run.steps:
         if step.action not in ENGINE_ACTIONS and step.result is not None:
-            by_system.setdefault(step.system, []).append(_report(step))
+            by_system.setdefault(step.system, []).append(_report(step.action, step.result))
     return [outbound.SystemReport(system=s, steps=by_system[s]) for s in sorted(by_system)]
 
 
-def _report(step: Step) -> outbound.StepReport:
-    facts = result_facts(step.result) if step.result is not None else {}
-    return outbound.StepReport(action=step.action, **facts)
+def _report(action: Action, result: Result) -> outbound.StepReport:
+    counts = tuple(result.counts.items())
+    return _made_once(action, result.outcome, counts, result.retained, result.residues, result.note)
+
+
+@lru_cache(_REMEMBERED)
+def _made_once(
+    action: Action,
+    outcome: Outcome,
+    counts: tuple[tuple[str, int], ...],
+    retained: tuple[Retention, ...],
+    residues: tuple[Residue, ...],
+    note: str,
+) -> outbound.StepReport:
+    """Most people's requests end alike, system by system. None of it is personal."""
+    facts = result_facts(Result(outcome, dict(counts), retained, residues, note=note))
+    return outbound.StepReport(action=action, **facts)
 
 
 def _has_package(run: Run) -> bool:

@@ -208,24 +208,32 @@ def _sort(tx: Connection, arrivals: Sequence[_Arrival]) -> _Sorted:
         {"source": source, "message_id": message_id, "digest": a.digests[0], "request_id": a.id}
         for (source, message_id), a in sorted(first.items())
     ]
-    bulk.insert(tx, tables.inbox, rows, ignore="source, message_id")
-    stored = {(r.source, r.message_id): r for r in tx.execute(_INBOX, _keys(rows))} if rows else {}
+    inserted = bulk.insert(tx, tables.inbox, rows, ignore="source, message_id", returning="request_id")
+    mine = {id_ for (id_,) in inserted}
+    before = _came_before(tx, [r for r in rows if r["request_id"] not in mine])
     new: list[_Arrival] = []
     again: list[tuple[_Arrival, UUID]] = []
     conflicts: list[_Arrival] = []
     for arrival in arrivals:
-        row = stored[arrival.request.source, arrival.request.message_id]
-        if row.request_id == arrival.id:
+        if arrival.id in mine:
             new.append(arrival)
-        elif row.digest in arrival.digests:
-            again.append((arrival, row.request_id))
+            continue
+        key = arrival.request.source, arrival.request.message_id
+        known = first[key]
+        digest, id_ = (known.digests[0], known.id) if known.id in mine else before[key]
+        if digest in arrival.digests:
+            again.append((arrival, id_))
         else:
             conflicts.append(arrival)
     return new, again, conflicts
 
 
-def _keys(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    return {"sources": [r["source"] for r in rows], "ids": [r["message_id"] for r in rows]}
+def _came_before(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[bytes, UUID]]:
+    """The digests and requests of messages that were taken by earlier transactions."""
+    if not rows:
+        return {}
+    keys = {"sources": [r["source"] for r in rows], "ids": [r["message_id"] for r in rows]}
+    return {(source, id_): (digest, request) for source, id_, digest, request in tx.execute(_INBOX, keys)}
 
 
 _INBOX = text("""
