@@ -46,12 +46,17 @@ def together(tx: Connection) -> Iterator[None]:
         yield
 
 
-def insert(tx: Connection, table: Table, rows: Sequence[Row], *, ignore: str = "") -> None:
-    """Insert rows that all have the same columns. ``ignore``: conflict target whose repeats are left out."""
-    if rows:
-        columns = tuple(rows[0])
-        values, same = _columns(table, columns, rows, columns[:1])
-        tx.exec_driver_sql(_insert(table, columns, same, ignore), values)
+def insert(tx: Connection, table: Table, rows: Sequence[Row], *, ignore: str = "", returning: str = "") -> list[Any]:
+    """Insert rows that all have the same columns.
+
+    ``ignore``: conflict target whose repeats are left out; ``returning``: columns to give back of those inserted.
+    """
+    if not rows:
+        return []
+    columns = tuple(rows[0])
+    values, same = _columns(table, columns, rows, columns[:1])
+    result = tx.exec_driver_sql(_insert(table, columns, same, ignore, returning), values)
+    return list(result.all()) if returning else []
 
 
 def update(tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[Row], *, also: str = "") -> None:
@@ -63,12 +68,13 @@ def update(tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[R
 
 
 @cache
-def _insert(table: Table, columns: tuple[str, ...], same: frozenset[str], ignore: str) -> str:
+def _insert(table: Table, columns: tuple[str, ...], same: frozenset[str], ignore: str, returning: str) -> str:
     names = ", ".join(f'"{c}"' for c in columns)
     conflict = f" ON CONFLICT ({ignore}) DO NOTHING" if ignore else ""
     values = ", ".join(_value(table, c, same) for c in columns)
     source = _source(table, columns, same)
-    return f'INSERT INTO "{table.name}" ({names}) SELECT {values} FROM {source}{conflict}'  # noqa: S608 - names of our own tables only
+    back = f" RETURNING {returning}" if returning else ""
+    return f'INSERT INTO "{table.name}" ({names}) SELECT {values} FROM {source}{conflict}{back}'  # noqa: S608 - names of our own tables only
 
 
 @cache
