@@ -6,6 +6,7 @@ It answers to ``many N STEPS`` and ``one N STEPS``, where each request must repo
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -107,6 +108,8 @@ def one_by_one(publisher: Publisher, requests: int, steps: int) -> Found:
 
 def main() -> None:
     """Do what is told."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)  # as Habeas' own processes: a service that sends thousands would
     url, source = os.environ["HABEAS_BROKER_URL"], os.environ["BENCHMARK_SOURCE"]
     with Publisher(
         url,

@@ -12,6 +12,7 @@ from orchestrator.core import machine, planner
 from orchestrator.core.clocks import deadline
 from orchestrator.core.commands import Command
 from orchestrator.core.model import Ask, Run, System
+from orchestrator.core.vocabulary import Right
 from orchestrator.definitions.loader import Definitions
 from orchestrator.errors import Fault, Refusal, RefusedMessage
 from orchestrator.messages.request import RightsRequest
@@ -87,18 +88,17 @@ class Planner:
             hint = f"names a system that is not configured here; there are: {known}"
             raise RefusedMessage(Refusal.UNKNOWN_SYSTEM, faults=[Fault(hint, "scope.systems")])
         clock = self._definitions.clocks[self.regulation(request)]
-        ask = Ask(
-            right=request.right,
-            regulation=clock.regulation,
-            source=request.source,
-            received_at=_ANY_TIME,
-            identity_types=frozenset(i.type for i in request.identities),
-            verified=request.verified,
-            systems=request.systems,
-            categories=self.fides(request.categories),
-        )
+        types = frozenset([i.type for i in request.identities])
         try:
-            route = self._route(ask)
+            route = self._route(
+                request.right,
+                clock.regulation,
+                request.source,
+                types,
+                request.verified,
+                request.systems,
+                self.fides(request.categories),
+            )
         except planner.NothingToDo:
             hint = "no configured system holds data in this scope; widen it or leave it out"
             raise RefusedMessage(Refusal.UNKNOWN_SYSTEM, faults=[Fault(hint, "scope")]) from None
@@ -111,10 +111,27 @@ class Planner:
         groups = self._definitions.categories
         return frozenset(key for c in categories for key in groups.get(c, frozenset({c})))
 
-    def _plan(self, ask: Ask) -> Route:
-        definitions = self._definitions
-        plan = planner.plan(
-            ask, definitions.workflows[ask.right], definitions.systems, definitions.clocks[ask.regulation]
+    def _plan(
+        self,
+        right: Right,
+        regulation: str,
+        source: str,
+        identity_types: frozenset[str],
+        verified: bool,  # noqa: FBT001 - the same
+        systems: frozenset[str] | None,
+        categories: frozenset[str] | None,
+    ) -> Route:
+        ask = Ask(
+            right=right,
+            regulation=regulation,
+            source=source,
+            received_at=_ANY_TIME,
+            identity_types=identity_types,
+            verified=verified,
+            systems=systems,
+            categories=categories,
         )
-        run, commands = machine.begin(Run(_NOBODY, ask.right, plan.steps, plan.deadline))
+        definitions = self._definitions
+        plan = planner.plan(ask, definitions.workflows[right], definitions.systems, definitions.clocks[regulation])
+        run, commands = machine.begin(Run(_NOBODY, right, plan.steps, plan.deadline))
         return Route(plan.workflow, plan.version, run, commands)
