@@ -17,7 +17,7 @@ from connectors.sql.config import Retain
 from connectors.sql.datamap import Key
 from connectors.sql.keeping import Keeping, Scope, Stay
 from connectors.sql.masking import Masked, any_dirty, mask, masked_columns
-from connectors.sql.match import Matched, Matching
+from connectors.sql.match import Matched, Matching, Way
 from connectors.sql.schema import LOCATION, Table
 from connectors.sql.session import Query, Select, Session
 
@@ -46,7 +46,7 @@ class Erasure:
         self._session, self._tasks = session, tasks
         self._scope = Scope(session, tasks[0].covers, everything=tasks[0].categories is None)
         self._keeping = Keeping(session, self._scope)
-        self._matching = Matching(session, tasks, leaves=self._keeping.leaves)
+        self._matching = Matching(session, tasks, leaves=self._keeping.leaves, inner=self._keeping.inner)
         self._keeping.decide(self._matching.found)
         found = [k for k in self._keeping.order if k in self._matching.found and k in self._scope.touched]
         self._masks = [change for key in found for change in self._masking(key)]
@@ -64,7 +64,16 @@ class Erasure:
             self._change(self._masks)
             self._keeping.clear_pointers(self._nulled)
             self._change(self._deletions)
-        return {t.key: self._done(n, deleted, masked, retained) for n, t in enumerate(self._tasks)}
+        said: dict[object, Done] = {}
+        results: dict[str, Result] = {}
+        for number, task in enumerate(self._tasks):
+            of = deleted.get(number, {}), masked.get(number, {}), retained.get(number, ())
+            # Of many people the same was erased: said once.
+            same = (tuple(of[0].items()), tuple(of[1].items()), of[2]) if any(of) else number
+            if same not in said:
+                said[same] = self._done(number, *of)
+            results[task.key] = said[same]
+        return results
 
     def verify(self) -> Mapping[str, Result]:
         """Whether nothing is left to do, person by person."""
@@ -85,13 +94,12 @@ class Erasure:
         return results
 
     def _done(
-        self, number: int, deleted: Counts, masked: Counts, retained: Mapping[int, tuple[Retention, ...]]
+        self, number: int, gone: Mapping[str, int], hidden: Mapping[str, int], retained: tuple[Retention, ...]
     ) -> Done:
-        gone, hidden = deleted.get(number, {}), masked.get(number, {})
         counts = {t: gone.get(t, 0) + hidden.get(t, 0) for t in sorted({*gone, *hidden})}
         evidence = {k: dict(v) for k, v in (("deleted", gone), ("masked", hidden)) if v}
-        if retained.get(number):
-            return Done(Outcome.RETAINED, counts, retained=retained[number], evidence=evidence)
+        if retained:
+            return Done(Outcome.RETAINED, counts, retained=retained, evidence=evidence)
         if not counts and number not in self._people:
             return Done(Outcome.NO_MATCH)
         return Done(Outcome.EXECUTED, counts, evidence=evidence)
@@ -171,6 +179,8 @@ class Erasure:
     def _changing(self, change: Change) -> Query:
         """Changes, and gives (rows, the tasks with so many); last (rows that were not where they lay, NULL)."""
         source = self._session.catalogue.tables[change.key]
+        if change.key in self._matching.direct and not change.let_go:
+            return self._changing_own(change, self._matching.direct[change.key])
         due = self._due(change).cte("due")
         rows = self._matching.found[change.key].within(due)
         where = rows.joins(source)
@@ -185,6 +195,15 @@ class Erasure:
         return sa.union_all(
             sa.select(found.c["n"], sa.func.array_agg(found.c["s"])).group_by(found.c["n"]), missed
         ).add_cte(changed)
+
+    def _changing_own(self, change: Change, way: Way) -> Query:
+        """The same where each row belongs to one person: what is changed is what is found, wherever it moved."""
+        statement = _statement(self._session.catalogue.tables[change.key], change).where(way.on)
+        if change.columns is not None:
+            statement = statement.where(any_dirty(change.columns))
+        changed = statement.returning(way.subject.label("s")).cte("changed")
+        each = sa.select(changed.c["s"], sa.func.count().label("n")).group_by(changed.c["s"]).subquery("each")
+        return sa.select(each.c["n"], sa.func.array_agg(each.c["s"])).group_by(each.c["n"])
 
     def _fresh(self, change: Change) -> bool:
         """The statement itself looks where the rows lie."""

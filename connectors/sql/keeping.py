@@ -6,7 +6,7 @@ to it and cannot let go. What stays without a law of its own is masked.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, time
 from enum import IntEnum
@@ -23,6 +23,9 @@ from connectors.sql.match import Matched
 from connectors.sql.schema import ForeignKey, Table
 from connectors.sql.session import Session
 from connectors.sql.values import Kind
+
+FEW = 2
+"""Uses of a collection's rows that cost less than a temporary table of them."""
 
 
 class Stay(IntEnum):
@@ -83,6 +86,8 @@ class Keeping:
         self.leaves = self._leaves()
         """Collections that nothing is found through, points to or stays in: to be found by the statement that changes
         them."""
+        self.inner = self._inner()
+        """Collections that go as a whole, and that few others are found through: they may be, as well."""
 
     def decide(self, found: Mapping[Key, Matched]) -> None:
         """Mark the rows that stay."""
@@ -172,6 +177,16 @@ class Keeping:
         loose = {f.child for f in keys if f.parent in self._scope.deleted and not self._by_edge(f)}
         found = self._scope.touched - led_through - loose - self.may_stay
         return frozenset(k for k in found if self._session.catalogue.tables[k].located)
+
+    def _inner(self) -> frozenset[Key]:
+        graph, keys = self._session.graph, self._session.catalogue.foreign_keys
+        # What is found through them is found by a join with their rows, each time anew.
+        asked = Counter(e.parent for e in graph.edges) + Counter(f.parent for f in keys if not self._by_edge(f))
+        # As for leaves: pointers are cleared before the rows are found the last time.
+        cleared = {(f.child, c) for f in keys if f.parent in self._scope.deleted for c in f.clearable}
+        loose = {e.child for e in graph.edges if any((e.child, c) in cleared for c in e.child_fields)}
+        found = self._scope.deleted - self.may_stay - self.leaves - loose
+        return frozenset(k for k in found if self._session.catalogue.tables[k].located and asked[k] <= FEW)
 
     def _binds(self, key: ForeignKey) -> bool:
         """Rows of the child cannot let go of a parent that would be deleted."""

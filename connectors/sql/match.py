@@ -19,7 +19,7 @@ from connectors.sql.datamap import Key
 from connectors.sql.graph import Edge, Entry
 from connectors.sql.schema import LOCATION, Table
 from connectors.sql.session import PREFIX, Query, Select, Session
-from connectors.sql.values import Kind, identity_value
+from connectors.sql.values import Kind, identity_values
 
 PLAIN: Final = frozenset({Kind.INTEGER, Kind.NUMBER, Kind.UUID, Kind.INET, Kind.CITEXT})
 """Kinds whose identities are compared as they are."""
@@ -93,18 +93,29 @@ class Matching:
     """All rows of the people of a batch."""
 
     def __init__(
-        self, session: Session, tasks: Sequence[Task], *, reading: bool = False, leaves: Container[Key] = ()
+        self,
+        session: Session,
+        tasks: Sequence[Task],
+        *,
+        reading: bool = False,
+        leaves: Container[Key] = (),
+        inner: Container[Key] = (),
     ) -> None:
         """``reading``: rows that lead to no others need no temporary table: they are read by what they are found by.
 
-        ``leaves``: collections whose rows are found by the statement that changes them (PostgreSQL).
+        ``leaves``: collections whose rows are found by the statement that changes them (PostgreSQL); ``inner``: those
+        that may be, although others are found through them, if no row can belong to two people.
         """
         self._session = session
         self._tasks = tasks
         self._reading = reading and session.dialect.postgres
-        self._leaves = leaves
+        self._leaves, self._inner = leaves, inner
         self._branched: dict[Key, list[Select]] = {}
+        self._own: dict[Key, bool] = {}
+        self.direct: dict[Key, Way] = {}
+        """The one way to leaves' and inner collections' rows, where each row belongs to one person alone."""
         self._identities: dict[tuple[object, ...], sa.TableClause | None] = {}
+        self._given = {(i.type, i.format == "sha256") for task in tasks for i in task.identities}
         self.found: dict[Key, Matched] = {}
         for group in session.graph.order:
             cyclic = len(group) > 1 or any(e.parent == group[0] for e in session.graph.into(group[0]))
@@ -117,6 +128,8 @@ class Matching:
 
     def _values(self, entry: Entry, *, hashed: bool) -> sa.TableClause | None:
         """The temporary table of a type's identities, in a type that compares with the entry's column."""
+        if (entry.identity, hashed) not in self._given:
+            return None
         source = self._session.catalogue.tables[entry.collection].columns[entry.field]
         kind = Kind.TEXT if hashed else source.kind
         sort: tuple[object, ...] = (entry.identity, hashed, kind)
@@ -128,7 +141,7 @@ class Matching:
         rows = [
             {"s": number, "v": value}
             for number, task in enumerate(self._tasks)
-            for value in _wanted(task, entry.identity, kind, length, hashed=hashed)
+            for value in identity_values(task, entry.identity, kind, length, hashed=hashed)
         ]
         self._identities[sort] = table = self._temporary_values(entry, kind, rows, hashed=hashed) if rows else None
         return table
@@ -198,15 +211,31 @@ class Matching:
             self.found[key] = direct
             return
         branches = [*self._branches(key, self._apart(self._session.catalogue.tables[key], ways))]
-        if key in self._leaves:
-            self._branched[key] = branches
-            self.found[key] = self.narrowed(key)
-            return
+        if key in self._leaves or key in self._inner:
+            if own := len(ways) == 1 and self._belongs_to_one(ways[0]):
+                self.direct[key] = ways[0]
+            if own or key in self._leaves:
+                self._branched[key], self._own[key] = branches, own
+                self.found[key] = self.narrowed(key)
+                return
         matched, count = self._create(key, branches)
         if count != 0:
             self.found[key] = matched
             if leads:
                 self._session.analyze([matched.name])
+
+    def _belongs_to_one(self, way: Way) -> bool:
+        """No row found that way belongs to two people: each has one parent row, and that belongs to one."""
+        if not way.once or not way.parent:
+            return False
+        [key] = [k for k, m in self.found.items() if m.table is way.other]
+        if key not in self._own:
+            parent = self.found[key]
+            rows = sa.select(*(parent[c] for c in parent.primary_key)).distinct().subquery()
+            counts = [sa.select(sa.func.count()).select_from(t).scalar_subquery() for t in (parent.table, rows)]
+            query = sa.select(counts[0] == counts[1])
+            self._own[key] = bool(self._session.run(self._session.name(key), query).scalar_one())
+        return self._own[key]
 
     def _direct(self, key: Key, ways: Sequence[Way]) -> Matched | None:
         """Rows by the one thing they are found by; ``None``: there are several, so that a row could come twice."""
@@ -369,15 +398,3 @@ class Matching:
     def _at_most_once(self, edge: Edge) -> bool:
         """Whether a row is reached over an edge from one parent row alone; by an identity it always is."""
         return set(edge.parent_fields) == set(self._session.graph.collections[edge.parent].primary_key)
-
-
-def _wanted(task: Task, identity: str, kind: Kind, length: int | None, *, hashed: bool) -> Iterator[object]:
-    """The values of a task's identities of one type, as a column of a kind would hold them, without repeats."""
-    seen: set[object] = set()
-    for i in task.identities:
-        if i.type != identity or (i.format == "sha256") != hashed:
-            continue
-        value = i.value.lower() if hashed else identity_value(kind, length, i.value)
-        if value is not None and value not in seen:
-            seen.add(value)
-            yield value

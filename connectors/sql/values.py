@@ -7,11 +7,13 @@ import ipaddress
 import math
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, Final
+
+from connectors.contract import Task
 
 BIGINT: Final = 2**63
 NUMERIC_DIGITS: Final = 28
@@ -98,6 +100,18 @@ def identity_value(kind: Kind, length: int | None, value: str) -> object | None:
             return value if length is None or len(value) <= length else None
         case _:
             return value
+
+
+def identity_values(task: Task, identity: str, kind: Kind, length: int | None, *, hashed: bool) -> Iterator[object]:
+    """The values of a task's identities of one type, as a column of a kind would hold them, without repeats."""
+    seen: set[object] = set()
+    for i in task.identities:
+        if i.type != identity or (i.format == "sha256") != hashed:
+            continue
+        value = i.value.lower() if hashed else identity_value(kind, length, i.value)
+        if value is not None and value not in seen:
+            seen.add(value)
+            yield value
 
 
 def _integer(value: str) -> int | None:
