@@ -51,17 +51,6 @@ class Advanced:
         self.closed += other.closed
 
 
-@dataclass(frozen=True, slots=True)
-class _Gathered:
-    """Rows that workers bring with their results."""
-
-    findings: Sequence[Mapping[str, Any]] = ()
-    artifacts: Sequence[Mapping[str, Any]] = ()
-
-
-_NOTHING = _Gathered()
-
-
 class Advance:
     """Applies happenings to stored runs, many at once, in the caller's transaction."""
 
@@ -87,22 +76,19 @@ class Advance:
             after[happening.request] = run
             commands[happening.request] += said
             (advanced.fenced if any(isinstance(c, Fence) for c in said) else counted).append(happening)
-        gathered = _Gathered([h.finding for h in counted if h.finding], [h.artifact for h in counted if h.artifact])
+        # Before the runs: who was erased is told by what was found, up to now.
+        bulk.insert(tx, tables.finding, [h.finding for h in counted if h.finding], ignore="request_id, ordinal")
+        bulk.insert(tx, tables.artifact, [h.artifact for h in counted if h.artifact])
         changes = [
             runs.Change(s.header, s.run, after[id_], tuple(c for c in commands[id_] if isinstance(c, Record)))
             for id_, s in stored.items()
         ]
-        advanced.add(self.save(tx, changes, commands, moment, gathered))
+        advanced.add(self.save(tx, changes, commands, moment))
         self._count_fenced(tx, stored, advanced.fenced)
         return advanced
 
     def save(
-        self,
-        tx: Connection,
-        changes: Sequence[runs.Change],
-        commands: Mapping[UUID, Sequence[Command]],
-        moment: Any,
-        gathered: _Gathered = _NOTHING,
+        self, tx: Connection, changes: Sequence[runs.Change], commands: Mapping[UUID, Sequence[Command]], moment: Any
     ) -> Advanced:
         """Write changed or new runs, their audit, their announcements; tell what to ring for."""
         rows = [
@@ -114,8 +100,6 @@ class Advance:
         closed = [c for c in changes if not c.after.open and (c.before is None or c.before.open)]
         erased = self._erased(tx, [c.after for c in closed])
         with bulk.together(tx):
-            bulk.insert(tx, tables.finding, gathered.findings, ignore="request_id, ordinal")
-            bulk.insert(tx, tables.artifact, gathered.artifacts)
             runs.save(tx, changes, moment)
             enqueue(tx, rows)
             bulk.insert(tx, tables.ledger, erased, ignore="hash, request_id")

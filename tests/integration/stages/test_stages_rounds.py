@@ -165,3 +165,15 @@ def test_a_result_that_is_the_same_for_all_and_one_that_differs_are_both_kept(ma
     assert {(r[0], r[1]) for r in results} == {("in a backup", 1), (None, 39)}
     assert counts(world.rows("SELECT resolution FROM request")) == {"completed": 39, "completed_with_exceptions": 1}
     assert world.broken_links() == {}
+
+
+def test_what_the_last_step_finds_is_remembered_with_all_that_was_erased(make_world: MakeWorld) -> None:
+    discover = {"id": "discover", "action": "discover", "systems": ["shop"]}
+    flow = {**FLOW, "steps": [{**ERASE, "systems": ["crm"]}, discover]}
+    world = make_world(system("crm"), system("shop", discovers=["user_id"]), workflows=[flow])
+    request = world.ask("erasure", "ada@example.org")
+    world.work("crm")
+    assert world.resolution(request) is None
+    world.work("shop")
+    assert world.resolution(request) == "completed"
+    assert world.one("SELECT count(*) FROM ledger") == 2, "the address, and the user_id that was found last"
