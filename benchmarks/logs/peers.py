@@ -7,10 +7,14 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
+
+import zstandard
+from isal import isal_zlib
 
 from benchmarks.figures import WrongResult
 from connectors.logs.chunks import chunks
-from connectors.logs.codecs import BLOCK, encoder, kind_of, reader
+from connectors.logs.codecs import BLOCK, GZIP_LEVEL, ZSTD_LEVEL, Encoder, encoder, kind_of, reader
 
 COMMANDS = {
     "rg": ("rg", "--no-config", "--threads", "2", "--no-filename", "-F", "-f"),
@@ -62,7 +66,7 @@ def recompress(files: Sequence[Path], into: Path) -> None:
 
 def _recompress(file: Path, into: Path) -> None:
     kind, buffer = kind_of(file.name), memoryview(bytearray(BLOCK))
-    compress = encoder(kind)
+    compress = _streaming(kind)
     with file.open("rb", buffering=0) as old, into.open("wb", buffering=BLOCK) as new:
         read = reader(old, kind, file.name)
         while size := read(buffer):
@@ -70,6 +74,15 @@ def _recompress(file: Path, into: Path) -> None:
         new.write(compress.flush())
         new.flush()
         os.fsync(new.fileno())
+
+
+def _streaming(kind: str) -> Encoder:
+    """What the libraries have for compressing a stream."""
+    if kind == "gzip":
+        return cast("Encoder", isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, 31))
+    if kind == "zstd":
+        return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj()
+    return encoder(kind)
 
 
 def contents(file: Path) -> Iterator[bytes]:

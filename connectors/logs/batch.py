@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from typing import Final
@@ -75,6 +75,7 @@ class Batch:
             [frozenset(n for n, f in source.fields.items() if any(map(task.covers, f.kinds()))) for task in tasks]
             for source in config.sources
         ]
+        self._token = config.token
         self._key = config.pseudonym_key.get_secret_value().encode() if config.pseudonym_key else b""
 
     def source(self, file: LogFile) -> SourceConfig:
@@ -116,14 +117,16 @@ class Batch:
         """For each task that a line is about: its fields in scope that still hold something."""
         scopes, fields = self._scopes[file.source], self.source(file).fields
         held = [span for span in hit.spans if span.name in fields and not self.erased(span)]
-        mine = {
-            task: held if len(scopes[task]) == len(fields) else [span for span in held if span.name in scopes[task]]
-            for task in hit.tasks
-        }
-        return {task: spans for task, spans in mine.items() if spans}
+        mine = {}
+        for task in hit.tasks:
+            scope = scopes[task]
+            spans = held if len(scope) == len(fields) else [span for span in held if span.name in scope]
+            if spans:
+                mine[task] = spans
+        return mine
 
-    def edit(self, file: LogFile, line: bytes, hit: Hit) -> Edit | None:
-        """What erasure does to a line (``line`` is what ``hit`` spans); ``None`` when nothing is left to erase.
+    def edit(self, file: LogFile, hit: Hit) -> Edit | None:
+        """What erasure does to a line; ``None`` when nothing is left to erase.
 
         Raises ``Fatal`` when the line would not be in its source's format any more, for then nobody whose other fields
         are on it could ever find it again.
@@ -131,32 +134,34 @@ class Batch:
         holding = self.holding(file, hit)
         if not holding:
             return None
-        tasks = tuple(holding)
-        gone = {(span.start, -span.end): span for spans in holding.values() for span in spans}
-        fields = self.source(file).fields
-        if self.source(file).on_erase == "remove" and all(
-            (span.start, -span.end) in gone or self.erased(span) for span in hit.spans if span.name in fields
+        source, tasks = self.source(file), tuple(holding)
+        if len(holding) == 1:
+            [gone] = holding.values()
+        else:
+            gone = list({(span.start, span.end): span for spans in holding.values() for span in spans}.values())
+        if source.on_erase == "remove" and all(
+            span in gone or self.erased(span) for span in hit.spans if span.name in source.fields
         ):
             return Edit(None, tasks)
-        redacted = self._splice(file, line, [gone[place] for place in sorted(gone)])
-        if not self._reads(file, redacted, {span.name for span in gone.values()}):
+        redacted = self._splice(file, hit.line, gone)
+        if not self._reads(file, redacted, gone):
             raise Fatal(
-                f"source {self.source(file).name!r} cannot read a line whose field holds the token: let its 'pattern' "
+                f"source {source.name!r} cannot read a line whose field holds the token: let its 'pattern' "
                 "match any text there, or choose another 'token'"
             )
         return Edit(redacted, tasks)
 
-    def _reads(self, file: LogFile, line: bytes, redacted: Collection[str]) -> bool:
+    def _reads(self, file: LogFile, line: bytes, redacted: Sequence[Span]) -> bool:
         """Whether a line is in its format still, with what erasure leaves in these fields."""
         reads = self._matchers[file.source].format
         if reads.holds_any_token:
             return True
-        spans = reads.parse(line)
-        return spans is not None and all(self.erased(span) for span in spans if span.name in redacted)
+        spans, names = reads.parse(line), {span.name for span in redacted}
+        return spans is not None and all(self.erased(span) for span in spans if span.name in names)
 
     def _splice(self, file: LogFile, line: bytes, spans: Sequence[Span]) -> bytes:
         parts, at = [], 0
-        for span in spans:
+        for span in sorted(spans, key=_outermost_first):
             if span.start < at:  # inside a field that was replaced already
                 continue
             parts += [line[at : span.start], self._replacement(file, span, line)]
@@ -164,7 +169,7 @@ class Batch:
         return b"".join([*parts, line[at:]])
 
     def _replacement(self, file: LogFile, span: Span, line: bytes) -> bytes:
-        token = self.config.token
+        token = self._token
         if self.source(file).on_erase == "pseudonymise":
             value = line[span.start : span.end] if span.text is None else span.text.encode("utf-8", "surrogatepass")
             token = f"erased:{hmac.new(self._key, value, hashlib.sha256).hexdigest()[:32]}"
@@ -174,5 +179,9 @@ class Batch:
         """Whether a field holds what erasure leaves there."""
         text = span.text
         return text is not None and (
-            text == self.config.token or (text.startswith("erased:") and PSEUDONYM.fullmatch(text) is not None)
+            text == self._token or (text.startswith("erased:") and PSEUDONYM.fullmatch(text) is not None)
         )
+
+
+def _outermost_first(span: Span) -> tuple[int, int]:
+    return span.start, -span.end

@@ -48,5 +48,7 @@ def chunks(read: Callable[[memoryview], int], longest: int, size: int) -> Iterat
 def _to_the_front(buffer: bytearray, at: int, held: int) -> int:
     """Keep the bytes from ``at`` on; returns how many there are."""
     rest = held - at
-    buffer[:rest] = memoryview(buffer)[at:held]
+    with memoryview(buffer) as view:
+        # From view to view: what goes by ``buffer[:rest] = …`` is copied as if source and target never overlapped.
+        view[:rest] = view[at:held]
     return rest

@@ -21,6 +21,8 @@ BLOCK: Final = 1 << 18
 GZIP_LEVEL: Final = 2
 """igzip's own default: about the size of gzip -4 at several times its speed."""
 ZSTD_LEVEL: Final = 3
+ZSTD_FRAME: Final = 1 << 21
+"""Bytes before compression: the window of level 3."""
 ZSTD_STEP: Final = (512, 16_384)
 """Compressed bytes handed over at a time, least and most: it bounds what a tiny file can blow up to in memory."""
 ISAL_ERROR: Final = cast("type[Exception]", igzip_lib.IsalError)  # its stub says an instance
@@ -49,6 +51,37 @@ class _Plain:
         return b""
 
 
+class _Zstd:
+    """Frames one after the other, each compressed where it lies.
+
+    A stream would copy everything into a window that is used in a circle, and compressing across its seam is slow:
+    frames as long as the window are a fifth faster, and no larger.
+    """
+
+    def __init__(self) -> None:
+        self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+        self._held, self._size, self._any = bytearray(ZSTD_FRAME), 0, False
+
+    def compress(self, data: Bytes, /) -> bytes:
+        frame = b""
+        if self._size + len(data) > ZSTD_FRAME:
+            frame = self._frame()
+        if len(data) > ZSTD_FRAME:
+            return frame + self._compressor.compress(data)
+        self._held[self._size : self._size + len(data)] = data
+        self._size += len(data)
+        return frame
+
+    def flush(self) -> bytes:
+        return self._frame() if self._size or not self._any else b""
+
+    def _frame(self) -> bytes:
+        with memoryview(self._held) as held, held[: self._size] as frame:
+            packed = self._compressor.compress(frame)
+        self._size, self._any = 0, True
+        return packed
+
+
 def kind_of(name: str) -> str:
     """``gzip``, ``zstd`` or ``plain``, by a file's name; raises ``Fatal`` for a compression that we cannot read."""
     if name.endswith(".gz"):
@@ -66,7 +99,7 @@ def encoder(kind: str) -> Encoder:
         compressor: Encoder = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, 31)
         return compressor
     if kind == "zstd":
-        return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj()
+        return _Zstd()
     return _Plain()
 
 

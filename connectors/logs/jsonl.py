@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from json import JSONDecoder
 from json.decoder import scanstring  # type: ignore[attr-defined]
 from typing import Any, Final, cast
@@ -27,11 +27,23 @@ LONG_NUMBER: Final = 5
 """Digits."""
 LONGEST_INTEGER: Final = 18
 """Digits; longer ones stay text, so that no line can make parsing slow."""
-SPACE: Final = r"[ \t\n\r]*+"
-SCALAR: Final = r'(?:"[^"\\]*+"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+|true|false|null)'
-PAIR: Final = rf'"[^"\\]*+"{SPACE}:{SPACE}{SCALAR}{SPACE}'
-"""What of JSON needs no unescaping and no recursion."""
-VALUE: Final = rf'(?:{SCALAR}|\{{{SPACE}(?:{PAIR}(?:,{SPACE}(?=")|(?=\}})))*+\}})'
+SPACE: Final = r"[ \t\n\r]{0,9}"
+NUMBER: Final = r"-?(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,19})?(?:[eE][+-]?[0-9]{1,3})?"
+SCALAR: Final = rf'(?:"[^"\\]*"|{NUMBER}|true|false|null)'
+PAIR: Final = rf'"[^"\\]*"{SPACE}:{SPACE}{SCALAR}{SPACE}'
+"""What of JSON needs no unescaping and no recursion, and is not longer than anybody writes it.
+
+No possessive quantifiers and no atomic groups: Python before 3.11.5 matches them wrongly. These need none: each part
+ends where the next cannot begin, so that there is one way to match, and a failure is found by going back once.
+"""
+PAIRS: Final = 99
+"""How many are matched at once: what Python remembers of each is bounded so."""
+AFTER: Final = rf'(?:,{SPACE}(?=")|(?=\}}))'
+VALUE: Final = rf"(?:{SCALAR}|\{{{SPACE}(?:{PAIR}{AFTER}){{0,{PAIRS}}}\}})"
+WANTED: Final = rf'"([^"\\]*)"{SPACE}:{SPACE}(?:"([^"\\]*)"|(-?(?:0|[1-9][0-9]{{0,15}}))){SPACE}'
+"""A string or whole number: key, what stands between the quotes, digits."""
+AT_ONCE: Final = 4
+"""How many fields that were asked for one match picks up."""
 
 
 def _integer(digits: str) -> int | str:
@@ -51,7 +63,9 @@ class JsonLines:
         self._names = frozenset(names)
         self._parents = frozenset(name[:dot] for name in self._names for dot in range(len(name)) if name[dot] == ".")
         self._decode = JSONDecoder(strict=False, parse_constant=str, parse_int=_integer).raw_decode
-        self._strides = {prefix: self._stride(prefix) for prefix in ("", *(f"{p}." for p in self._parents))}
+        strides = {prefix: self._stride(prefix) for prefix in ("", *(f"{p}." for p in self._parents))}
+        self._strides = {prefix: re.compile(stride).match for prefix, stride in strides.items()}
+        self._simple = re.compile(rf"\{{{SPACE}{strides['']}(?:\}}\Z)?").match
 
     def needles(self, name: str, kind: str, value: str) -> Iterator[bytes]:  # noqa: ARG002, D102 - see LineFormat
         for text, whole in spellings(kind, value):
@@ -79,27 +93,34 @@ class JsonLines:
 
     def parse(self, line: bytes) -> list[Span] | None:  # noqa: D102 - see LineFormat
         text = line.decode("utf-8", "surrogateescape")
-        start = 1 if text.startswith("\ufeff") else 0
         spans: list[Span] = []
-        try:
-            end = self._object(text, _skip(text, start), "", spans)
-        except (ValueError, IndexError, RecursionError):
-            return None
-        if _skip(text, end) != len(text):
+        simple = self._simple(text)
+        if simple is not None and simple.end() == len(text) and text[-1] == "}":
+            self._keep(simple, "", spans)
+        elif not self._reads(text, spans):
             return None
         return spans if len(text) == len(line) else [_in_bytes(span, text) for span in spans]
 
-    def _stride(self, prefix: str) -> Callable[[str, int], re.Match[str] | None]:
-        """Matches all pairs of an object up to one that was asked for, or that is not simple, or the object's end.
+    def _reads(self, text: str, spans: list[Span]) -> bool:
+        """Read any line; whether it is one JSON object."""
+        start = 1 if text.startswith("\ufeff") else 0
+        try:
+            end = self._object(text, _skip(text, start), "", spans)
+        except (ValueError, IndexError, RecursionError):
+            return False
+        return _skip(text, end) == len(text)
+
+    def _stride(self, prefix: str) -> str:
+        """Matches pairs of an object, up to one that is not simple, or the object's end.
 
         Whatever it does not match is left to ``_object``, which knows all of JSON; this is several times as fast.
-        A string or whole number that was asked for and follows is group 2 or 3, its key group 1.
+        Of strings and whole numbers that were asked for, it has three groups. Nothing in it must match, so that
+        nothing is ever tried another way.
         """
         asked = sorted(re.escape(n.removeprefix(prefix)) for n in self._names | self._parents if n.startswith(prefix))
-        other = rf'"(?!(?:{"|".join(asked)})")[^"\\]*+"{SPACE}:{SPACE}{VALUE}{SPACE}'
-        wanted = rf'"([^"\\]*+)"{SPACE}:{SPACE}(?:"([^"\\]*+)"|(-?(?:0|[1-9][0-9]{{0,15}}+))){SPACE}'
-        after = rf'(?:,{SPACE}(?=")|(?=\}}))'
-        return re.compile(rf"(?:{other}{after})*+(?:{wanted}{after})?+").match
+        other = rf'"(?!(?:{"|".join(asked)})")[^"\\]*"{SPACE}:{SPACE}{VALUE}{SPACE}'
+        others = rf"(?:{other}{AFTER}){{0,{PAIRS}}}"
+        return others + rf"(?:{WANTED}{AFTER})?{others}" * min(len(asked), AT_ONCE)
 
     def _object(self, text: str, at: int, prefix: str, spans: list[Span]) -> int:
         """Read the object that starts at ``at``; returns where it ends."""
@@ -131,12 +152,20 @@ class JsonLines:
             at = _skip(text, at + 1)
 
     def _keep(self, passed: re.Match[str], prefix: str, spans: list[Span]) -> None:
-        """The pair at the end of a stride, if it was asked for and holds something."""
-        key, string, number = passed.groups()
-        if string and prefix + key in self._names:
-            spans.append(Span(prefix + key, passed.start(2) - 1, passed.end(2) + 1, string, string))
-        elif number and prefix + key in self._names:
-            spans.append(Span(prefix + key, passed.start(3), passed.end(3), int(number), number))
+        """The pairs in a stride that were asked for and hold something."""
+        groups, places = passed.groups(), passed.regs
+        for at in range(0, len(groups), 3):
+            key, string, number = groups[at : at + 3]
+            if key is None:
+                break
+            name = prefix + key
+            if name not in self._names:
+                continue
+            if string:
+                start, end = places[at + 2]
+                spans.append(Span(name, start - 1, end + 1, string, string))
+            elif number:
+                spans.append(Span(name, *places[at + 3], int(number), number))
 
     def _value(self, text: str, at: int, path: str, spans: list[Span]) -> int:
         if path in self._parents and text[at] == "{":

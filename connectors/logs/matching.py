@@ -27,6 +27,8 @@ class Hit(NamedTuple):
 
     start: int
     end: int
+    line: bytes
+    """The same bytes."""
     spans: Sequence[Span]
     tasks: frozenset[int]
 
@@ -84,14 +86,18 @@ class Matcher:
 
     def hits(self, chunk: Chunk) -> Iterator[Hit | None]:
         """The lines of a chunk (whole lines) that belong to somebody, in order; ``None`` for one nobody can read."""
-        buffer = chunk.buffer
+        buffer, parse = chunk.buffer, self.format.parse
         for start, end in self._needles.lines(buffer, chunk.end) if self._needles else ():
             stop = end - 1 if end > start and buffer[end - 1] == CARRIAGE_RETURN else end
-            spans = self.format.parse(bytes(buffer[start:stop])) if end - start <= self._longest else None
+            if end - start > self._longest:
+                yield None
+                continue
+            line = bytes(buffer[start:stop])
+            spans = parse(line)
             if spans is None:
                 yield None
             elif tasks := self._owners(spans):
-                yield Hit(start, stop, spans, tasks)
+                yield Hit(start, stop, line, spans, tasks)
 
     def _owners(self, spans: Iterable[Span]) -> frozenset[int]:
         owners: tuple[int, ...] = ()

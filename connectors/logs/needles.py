@@ -73,7 +73,8 @@ class Needles:
         """The lines of ``buffer[:size]`` with any of the byte strings, in order: start and end, without line end."""
         odd = any(buffer.find(byte, 0, size) >= 0 for byte in self._odd)
         done = -1
-        for end in (self._with_odd if odd else self._literals).ends(memoryview(buffer)[:size]):
+        # Hyperscan promises no order among matches; a line's first match may come after one in a later line.
+        for end in sorted((self._with_odd if odd else self._literals).ends(memoryview(buffer)[:size])):
             if end <= done:
                 continue
             done = buffer.find(b"\n", end, size)
@@ -98,7 +99,7 @@ class _Literals:
         self._threads = threading.local()
 
     def ends(self, data: memoryview) -> list[int]:
-        """Where in the data the byte strings end, in order."""
+        """Where in the data the byte strings end, in any order."""
         ends = list[int]()
 
         def found(_id: int, _from: int, to: int, _flags: int, _context: object) -> None:

@@ -157,7 +157,7 @@ def _edited(
     for chunk, hits in batch.lines(file, stream, tally, start=start):
         data, parts, at = memoryview(chunk.buffer)[: chunk.end], list[Bytes](), 0
         for hit in hits:
-            edit = batch.edit(file, bytes(data[hit.start : hit.end]), hit)
+            edit = batch.edit(file, hit)
             if edit is None:
                 continue
             for task in edit.tasks:
