@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from benchmarks.figures import Figure, Report, WrongResult, interleaved
 from benchmarks.logs.data import ACTIVE, POPULATION, SUFFIXES, Size, active, email, generate
 from benchmarks.logs.ours import THREADS, find, lines, peak, redact, seconds
 from benchmarks.logs.peers import contents, numbers, recompress, search
+from connectors.logs.codecs import Encoder, encoder
 from tests.support.servers.debian import require
 
 TITLE = "finding and redacting people in log files, beside ripgrep, zgrep, and recompressing alone"
@@ -76,7 +77,7 @@ def run(folder: Path, *, small: bool) -> Report:
     scene.patterns.write_text("".join(f"{email(person)}\n" for person in many), encoding="ascii")
     generate(scene.root, scene.size)
     matched = _same_lines(scene)
-    figures = [*_finding(scene, matched), *(_redacting(scene, kind, matched) for kind in SUFFIXES)]
+    figures = [*_finding(scene, matched), *(f for kind in SUFFIXES for f in _redacting(scene, kind, matched))]
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         most = pool.submit(peak, scene.root, folder / "copy", many).result()
     figures.append(Figure(f"memory for finding and redacting {MANY:,}", "MB", [most], "limit", [LIMIT], at_most=1))
@@ -86,7 +87,7 @@ def run(folder: Path, *, small: bool) -> Report:
 _NOTE = (
     "Speeds are of uncompressed bytes, and files are in the page cache. We find lines whose parsed field is the "
     "person's; the programs find the same lines, for no address is part of another. A rewrite, and the recompressing "
-    "beside it (same library, same level, two files at a time), ends on the disk."
+    "beside it (same library, same level, as a stream, two files at a time), ends on the disk."
 )
 
 
@@ -152,8 +153,8 @@ def _many_beside_one(took: dict[str, tuple[list[float], list[float]]]) -> Figure
     return Figure(f"finding {MANY:,} in all files (ratios: {each})", "s", many, "finding one", one, at_most=3)
 
 
-def _redacting(scene: Scene, kind: str, matched: int) -> Figure:
-    """A figure about rewriting files of one compression."""
+def _redacting(scene: Scene, kind: str, matched: int) -> Iterator[Figure]:
+    """Figures about rewriting files of one compression."""
     copy, other = scene.folder / "copy", scene.folder / "recompressed"
 
     def ours() -> float:
@@ -164,19 +165,22 @@ def _redacting(scene: Scene, kind: str, matched: int) -> Figure:
             raise WrongResult(f"{redacted[0]} lines were redacted in {kind} files, not {matched}")
         return scene.speed(took)
 
-    def theirs() -> float:
+    def theirs(encoder_of: Callable[[str], Encoder] | None = None) -> float:
         other.mkdir()
-        took = seconds(lambda: recompress(scene.files(kind), other))
+        took = seconds(lambda: recompress(scene.files(kind), other, encoder_of))
         shutil.rmtree(other)
         return scene.speed(took)
 
-    speeds, beside = interleaved(scene.rounds, ours, theirs)
+    speeds, beside, *framed = interleaved(
+        scene.rounds, ours, theirs, *([partial(theirs, encoder)] if kind == "zstd" else [])
+    )
     _only_theirs_changed(scene.files(kind)[0], scene.files(kind, copy)[0], scene.many)
     shutil.rmtree(copy)
+    figure = partial(Figure, f"redacting {MANY:,} in {kind} files", "MB/s", speeds)
     what = "copying them" if kind == "plain" else "decompressing and compressing them"
-    return Figure(
-        f"redacting {MANY:,} in {kind} files", "MB/s", speeds, what, beside, at_least=None if kind == "plain" else 0.8
-    )
+    yield figure(what, beside, at_least=None if kind == "plain" else 0.8)
+    for speeds_framed in framed:
+        yield figure("the same, in frames as ours are", speeds_framed)
 
 
 def _fresh(scene: Scene, kind: str, copy: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -55,18 +56,19 @@ def _run(command: Sequence[str], output: int, given: str = "") -> str:
     return (done.stdout or b"").decode()
 
 
-def recompress(files: Sequence[Path], into: Path) -> None:
+def recompress(files: Sequence[Path], into: Path, encoder_of: Callable[[str], Encoder] | None = None) -> None:
     """Read, decompress, compress and write files, two at a time, with our libraries and levels, down to the disk.
 
-    What a rewrite costs that looks at nothing and changes nothing.
+    What a rewrite costs that looks at nothing and changes nothing. Without ``encoder_of`` the libraries compress
+    streams, as they are usually asked to.
     """
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(_recompress, files, [into / file.name for file in files]))
+        list(pool.map(partial(_recompress, encoder_of or _streaming), files, [into / file.name for file in files]))
 
 
-def _recompress(file: Path, into: Path) -> None:
+def _recompress(encoder_of: Callable[[str], Encoder], file: Path, into: Path) -> None:
     kind, buffer = kind_of(file.name), memoryview(bytearray(BLOCK))
-    compress = _streaming(kind)
+    compress = encoder_of(kind)
     with file.open("rb", buffering=0) as old, into.open("wb", buffering=BLOCK) as new:
         read = reader(old, kind, file.name)
         while size := read(buffer):

@@ -50,9 +50,9 @@ class LineFormat(Protocol):
         """A replacement value as it stands in a line."""
 
 
+QUOTED: Final = rb"\"([^\"\\]*(?:\\.[^\"\\]*)*)\""
 COMBINED_LINE: Final = re.compile(
-    rb"(\S+) (\S+) (.+?) \[([^\]\"]*)\] \"((?:[^\"\\]|\\.)*)\" (\d{3}|-) (\d+|-)"
-    rb"(?: \"((?:[^\"\\]|\\.)*)\" \"((?:[^\"\\]|\\.)*)\")?(?=\s|$)"
+    rb"(\S+) (\S+) (.+?) \[([^\[\]\"]*)\] %b (\d{3}|-) (\d+|-)(?: %b %b)?(?=\s|$)" % (QUOTED, QUOTED, QUOTED)
 )
 COMBINED_ESCAPE: Final = re.compile(rb"\\(x[0-9A-Fa-f]{2}|.)", re.DOTALL)
 SHORT_ESCAPES: Final = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"b": b"\b", b"v": b"\v", b"f": b"\f"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -160,6 +161,7 @@ def test_a_number_too_long_to_be_one_stays_text() -> None:
         (b'h - zo\\xc3\\xab\\" [t] "x" 200 - "r" "u \\\\ \\"v\\"" 0.05', {"remote_addr": "h", "remote_user": 'zoë"'}),
         (b'h - [erased] [t] "x" 200 - "r" "u"', {"remote_addr": "h", "remote_user": "[erased]"}),
         (b'h - - [t] "x" 200 -', {"remote_addr": "h"}),
+        (b'h - a [b [t] "x" 200 -', {"remote_addr": "h", "remote_user": "a [b"}),
     ],
 )
 def test_combined_and_common_lines_are_read_with_their_escapes(line: bytes, fields: dict[str, str]) -> None:
@@ -171,6 +173,17 @@ def test_combined_and_common_lines_are_read_with_their_escapes(line: bytes, fiel
 def test_what_is_not_combined_is_not_read() -> None:
     for line in (b"", b"x", b'1.2.3.4 - - [t] "GET', b'1.2.3.4 - - [t] "GET / HTTP/1.1" twohundred 5'):
         assert Combined(["remote_addr"]).parse(line) is None
+
+
+@pytest.mark.parametrize("part", [b" [", b" [a]", b' [a] "x', b' [a] "\\" ', b"\\", b'"', b" ", b"a", b' [a] "\\'])
+def test_no_combined_line_makes_reading_slow(part: bytes) -> None:
+    def cost(line: bytes) -> float:
+        began = time.thread_time()
+        Combined(["remote_addr"]).parse(line)
+        return time.thread_time() - began
+
+    honest = b'h - u [t] "' + b"a" * 1_000_000 + b'" 200 5'
+    assert cost(b"h - u" + part * (1_000_000 // len(part))) < 100 * cost(honest)
 
 
 @given(st.text(), st.text())
