@@ -29,7 +29,7 @@ format: setup ## rewrite the sources as the formatter wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: setup ## measure it beside its peers, and write docs/performance.md; ARGS="latency" narrows it
+bench: setup ## measure it beside its peers, and write docs/performance.md; ARGS="logs" narrows it
 	$(BIN)/python -m benchmarks --write $(ARGS)
 
 lock: setup ## resolve the dependencies anew into requirements.lock; UPGRADE="name ..." upgrades these

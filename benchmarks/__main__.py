@@ -24,7 +24,7 @@ from rich.table import Table
 
 from benchmarks.figures import Benchmark, Figure, Report
 
-NAMES = ("orchestration", "latency", "workers", "flat", "job", "erasure", "exports", "recovery")
+NAMES = ("orchestration", "latency", "workers", "flat", "job", "erasure", "logs", "exports", "recovery")
 """All benchmarks, in the order in which they run."""
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from io import FileIO
+from typing import Final
 
 from connectors.contract import Fatal, Task
 from connectors.logs.chunks import Chunk, chunks
-from connectors.logs.codecs import BLOCK, blocks
+from connectors.logs.codecs import BLOCK, reader
 from connectors.logs.config import LogsConfig, SourceConfig
 from connectors.logs.files import LogFile, from_os_error, log_files
 from connectors.logs.formats import Span
@@ -75,6 +75,7 @@ class Batch:
             [frozenset(n for n, f in source.fields.items() if any(map(task.covers, f.kinds()))) for task in tasks]
             for source in config.sources
         ]
+        self._token = config.token
         self._key = config.pseudonym_key.get_secret_value().encode() if config.pseudonym_key else b""
 
     def source(self, file: LogFile) -> SourceConfig:
@@ -90,20 +91,23 @@ class Batch:
         found = log_files(self.config.root, self.config.sources)
         return [file for file in found if not self._matchers[file.source].idle]
 
-    def lines(self, file: LogFile, stream: BinaryIO, tally: Tally) -> Iterator[tuple[Chunk, Iterator[Hit]]]:
-        """Read a file from its start, in chunks, with the lines that belong to somebody."""
+    def lines(
+        self, file: LogFile, stream: FileIO, tally: Tally, *, start: int = 0
+    ) -> Iterator[tuple[Chunk, Iterator[Hit]]]:
+        """Read a file, in chunks, with the lines that belong to somebody, if they lie behind the byte ``start``."""
+        at, passing = 0, False
         try:
-            os.lseek(stream.fileno(), 0, os.SEEK_SET)
-            passing = False
-            for chunk in chunks(blocks(stream, file.kind, file.name), self.config.longest_line, BLOCK):
-                tally.unparsed += not chunk.whole and not passing
+            for chunk in chunks(reader(stream, file.kind, file.name), self.config.longest_line, BLOCK):
+                at += chunk.end
+                looked_at = at > start
+                tally.unparsed += looked_at and not chunk.whole and not passing
                 passing = not chunk.whole
-                yield chunk, self._hits(file, chunk, tally) if chunk.whole else iter(())
+                yield chunk, self._hits(file, chunk, tally) if looked_at and chunk.whole else iter(())
         except OSError as error:
             raise from_os_error(error, file.name) from error
 
     def _hits(self, file: LogFile, chunk: Chunk, tally: Tally) -> Iterator[Hit]:
-        for hit in self._matchers[file.source].hits(chunk.data):
+        for hit in self._matchers[file.source].hits(chunk):
             if hit is None:
                 tally.unparsed += 1
             else:
@@ -111,13 +115,18 @@ class Batch:
 
     def holding(self, file: LogFile, hit: Hit) -> dict[int, list[Span]]:
         """For each task that a line is about: its fields in scope that still hold something."""
-        scopes = self._scopes[file.source]
-        held = [span for span in hit.spans if span.name in self.source(file).fields and not self.erased(span)]
-        mine = {task: [span for span in held if span.name in scopes[task]] for task in hit.tasks}
-        return {task: spans for task, spans in mine.items() if spans}
+        scopes, fields = self._scopes[file.source], self.source(file).fields
+        held = [span for span in hit.spans if span.name in fields and not self.erased(span)]
+        mine = {}
+        for task in hit.tasks:
+            scope = scopes[task]
+            spans = held if len(scope) == len(fields) else [span for span in held if span.name in scope]
+            if spans:
+                mine[task] = spans
+        return mine
 
-    def edit(self, file: LogFile, line: bytes, hit: Hit) -> Edit | None:
-        """What erasure does to a line (``line`` is what ``hit`` spans); ``None`` when nothing is left to erase.
+    def edit(self, file: LogFile, hit: Hit) -> Edit | None:
+        """What erasure does to a line; ``None`` when nothing is left to erase.
 
         Raises ``Fatal`` when the line would not be in its source's format any more, for then nobody whose other fields
         are on it could ever find it again.
@@ -125,26 +134,34 @@ class Batch:
         holding = self.holding(file, hit)
         if not holding:
             return None
-        tasks = tuple(holding)
-        gone = {(span.start, -span.end): span for spans in holding.values() for span in spans}
-        fields = self.source(file).fields
-        if self.source(file).on_erase == "remove" and all(
-            (span.start, -span.end) in gone or self.erased(span) for span in hit.spans if span.name in fields
+        source, tasks = self.source(file), tuple(holding)
+        if len(holding) == 1:
+            [gone] = holding.values()
+        else:
+            gone = list({(span.start, span.end): span for spans in holding.values() for span in spans}.values())
+        if source.on_erase == "remove" and all(
+            span in gone or self.erased(span) for span in hit.spans if span.name in source.fields
         ):
             return Edit(None, tasks)
-        redacted = self._splice(file, line, [gone[place] for place in sorted(gone)])
-        again = self._matchers[file.source].format.parse(redacted)
-        names = {span.name for span in gone.values()}
-        if again is None or not all(self.erased(span) for span in again if span.name in names):
+        redacted = self._splice(file, hit.line, gone)
+        if not self._reads(file, redacted, gone):
             raise Fatal(
-                f"source {self.source(file).name!r} cannot read a line whose field holds the token: let its 'pattern' "
+                f"source {source.name!r} cannot read a line whose field holds the token: let its 'pattern' "
                 "match any text there, or choose another 'token'"
             )
         return Edit(redacted, tasks)
 
+    def _reads(self, file: LogFile, line: bytes, redacted: Sequence[Span]) -> bool:
+        """Whether a line is in its format still, with what erasure leaves in these fields."""
+        reads = self._matchers[file.source].format
+        if reads.holds_any_token:
+            return True
+        spans, names = reads.parse(line), {span.name for span in redacted}
+        return spans is not None and all(self.erased(span) for span in spans if span.name in names)
+
     def _splice(self, file: LogFile, line: bytes, spans: Sequence[Span]) -> bytes:
         parts, at = [], 0
-        for span in spans:
+        for span in sorted(spans, key=_outermost_first):
             if span.start < at:  # inside a field that was replaced already
                 continue
             parts += [line[at : span.start], self._replacement(file, span, line)]
@@ -152,7 +169,7 @@ class Batch:
         return b"".join([*parts, line[at:]])
 
     def _replacement(self, file: LogFile, span: Span, line: bytes) -> bytes:
-        token = self.config.token
+        token = self._token
         if self.source(file).on_erase == "pseudonymise":
             value = line[span.start : span.end] if span.text is None else span.text.encode("utf-8", "surrogatepass")
             token = f"erased:{hmac.new(self._key, value, hashlib.sha256).hexdigest()[:32]}"
@@ -160,4 +177,11 @@ class Batch:
 
     def erased(self, span: Span) -> bool:
         """Whether a field holds what erasure leaves there."""
-        return span.text is not None and (span.text == self.config.token or PSEUDONYM.fullmatch(span.text) is not None)
+        text = span.text
+        return text is not None and (
+            text == self._token or (text.startswith("erased:") and PSEUDONYM.fullmatch(text) is not None)
+        )
+
+
+def _outermost_first(span: Span) -> tuple[int, int]:
+    return span.start, -span.end

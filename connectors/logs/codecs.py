@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from gzip import BadGzipFile
-from typing import BinaryIO, Final, Protocol, cast
+from io import BytesIO, FileIO
+from typing import Final, Protocol, cast
 
 import zstandard
 from isal import igzip, igzip_lib, isal_zlib
 
 from connectors.contract import Fatal
 
-__all__ = ["BLOCK", "Encoder", "blocks", "encoder", "kind_of"]
+__all__ = ["BLOCK", "Bytes", "Encoder", "encoder", "kind_of", "reader"]
 
-BLOCK: Final = 1 << 18
-"""Bytes read at a time: what the processor's cache holds, which is three times as fast as a megabyte."""
+BLOCK: Final = 1 << 19
+"""Bytes read at a time: what the processor's cache holds. With fewer, threads wait for each other's Python more."""
 GZIP_LEVEL: Final = 2
 """igzip's own default: about the size of gzip -4 at several times its speed."""
 ZSTD_LEVEL: Final = 3
+ZSTD_FRAME: Final = 1 << 21
+"""Bytes before compression: the window of level 3."""
 ZSTD_STEP: Final = (512, 16_384)
 """Compressed bytes handed over at a time, least and most: it bounds what a tiny file can blow up to in memory."""
 ISAL_ERROR: Final = cast("type[Exception]", igzip_lib.IsalError)  # its stub says an instance
@@ -26,10 +30,13 @@ UNREADABLE: Final = (".bz2", ".xz", ".lzma", ".lz4", ".br", ".zip", ".7z", ".Z",
 MAGIC: Final = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
 
+Bytes = bytes | memoryview
+
+
 class Encoder(Protocol):
     """Compresses a stream."""
 
-    def compress(self, data: bytes, /) -> bytes:
+    def compress(self, data: Bytes, /) -> Bytes:
         """The next compressed bytes, if any are ready."""
 
     def flush(self) -> bytes:
@@ -37,11 +44,42 @@ class Encoder(Protocol):
 
 
 class _Plain:
-    def compress(self, data: bytes, /) -> bytes:
+    def compress(self, data: Bytes, /) -> Bytes:
         return data
 
     def flush(self) -> bytes:
         return b""
+
+
+class _Zstd:
+    """Frames one after the other, each compressed where it lies.
+
+    A stream would copy everything into a window that is used in a circle, and compressing across its seam is slow:
+    frames as long as the window are a fifth faster, and no larger.
+    """
+
+    def __init__(self) -> None:
+        self._compressor = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True)
+        self._held, self._size, self._any = bytearray(ZSTD_FRAME), 0, False
+
+    def compress(self, data: Bytes, /) -> bytes:
+        frame = b""
+        if self._size + len(data) > ZSTD_FRAME:
+            frame = self._frame()
+        if len(data) > ZSTD_FRAME:
+            return frame + self._compressor.compress(data)
+        self._held[self._size : self._size + len(data)] = data
+        self._size += len(data)
+        return frame
+
+    def flush(self) -> bytes:
+        return self._frame() if self._size or not self._any else b""
+
+    def _frame(self) -> bytes:
+        with memoryview(self._held) as held, held[: self._size] as frame:
+            packed = self._compressor.compress(frame)
+        self._size, self._any = 0, True
+        return packed
 
 
 def kind_of(name: str) -> str:
@@ -61,34 +99,61 @@ def encoder(kind: str) -> Encoder:
         compressor: Encoder = isal_zlib.compressobj(GZIP_LEVEL, isal_zlib.DEFLATED, 31)
         return compressor
     if kind == "zstd":
-        return zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_checksum=True).compressobj()
+        return _Zstd()
     return _Plain()
 
 
-def blocks(file: BinaryIO, kind: str, name: str) -> Iterator[bytes]:
-    """A file's bytes, decompressed, some at a time; raises ``Fatal`` naming the file where it is damaged."""
+def reader(file: FileIO | BytesIO, kind: str, name: str) -> Callable[[memoryview], int]:
+    """A file from its start, decompressed: fills a buffer as ``readinto`` does.
+
+    Raises ``Fatal`` naming the file where it is damaged. Plain files are read and not mapped: where a mapped file is
+    cut short meanwhile, as rotation by copying does, the process would be killed.
+    """
+    file.seek(0)
+    with _damage(name):
+        read = {"gzip": _gzip, "zstd": _zstd}.get(kind, _plain)(file)
+
+    def readinto(buffer: memoryview) -> int:
+        with _damage(name):
+            return read(buffer)
+
+    return readinto
+
+
+@contextmanager
+def _damage(name: str) -> Iterator[None]:
     try:
-        if kind == "gzip":
-            with igzip.open(file, "rb") as stream:  # type: ignore[no-untyped-call]
-                yield from iter(lambda: stream.read(BLOCK), b"")
-        elif kind == "zstd":
-            yield from _zstd(file)
-        else:
-            yield from _plain(file)
+        yield
     except (BadGzipFile, EOFError, zlib.error, ISAL_ERROR, zstandard.ZstdError) as error:
         raise Fatal(f"log file {name!r} is damaged or not what its name says: restore it or move it away") from error
 
 
-def _plain(file: BinaryIO) -> Iterator[bytes]:
-    block = file.read(BLOCK)
-    if block.startswith(tuple(MAGIC.values())):
+def _plain(file: FileIO | BytesIO) -> Callable[[memoryview], int]:
+    if file.read(4).startswith(tuple(MAGIC.values())):
         raise BadGzipFile("compressed, and not named so")
-    while block:
-        yield block
-        block = file.read(BLOCK)
+    file.seek(0)
+    return lambda buffer: file.readinto(buffer) or 0
 
 
-def _zstd(file: BinaryIO) -> Iterator[bytes]:
+def _gzip(file: FileIO | BytesIO) -> Callable[[memoryview], int]:
+    stream = igzip.open(file, "rb")  # type: ignore[no-untyped-call]
+    return cast("Callable[[memoryview], int]", stream.readinto)
+
+
+def _zstd(file: FileIO | BytesIO) -> Callable[[memoryview], int]:
+    frames, block = _frames(file), memoryview(b"")
+
+    def read(buffer: memoryview) -> int:
+        nonlocal block
+        block = block or memoryview(next(frames, b""))
+        size = min(len(block), len(buffer))
+        buffer[:size], block = block[:size], block[size:]
+        return size
+
+    return read
+
+
+def _frames(file: FileIO | BytesIO) -> Iterator[bytes]:
     """Frame by frame; unlike ``stream_reader`` this notices a frame that breaks off."""
     least, step = ZSTD_STEP
     frame = None

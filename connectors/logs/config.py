@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from connectors.contract import ConnectorConfig, RelativePath
+from connectors.logs.possessive import MISMATCHED, has_possessive
 
 __all__ = ["COMBINED_FIELDS", "FieldConfig", "LogsConfig", "SourceConfig"]
 
@@ -117,6 +118,11 @@ class SourceConfig(BaseModel):
                 known = tuple(re.compile(self.pattern.encode()).groupindex)
             except re.error as error:
                 raise ValueError(f"'pattern' is not a regular expression: {error}") from None
+            if MISMATCHED and has_possessive(self.pattern):
+                raise ValueError(
+                    "'pattern' has a possessive quantifier or an atomic group, and Python before 3.11.5 matches these "
+                    "wrongly: write it without, or use a newer Python"
+                )
         unknown = sorted({*self.fields, *self.context} - set(known))
         if unknown:
             raise ValueError(f"there is no field {unknown[0]!r} in this format; there are: {', '.join(known)}")

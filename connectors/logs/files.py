@@ -7,8 +7,9 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from connectors.contract import ConnectorError, Fatal, Retryable
 from connectors.logs.codecs import kind_of
@@ -73,7 +74,7 @@ def log_files(root: Path, sources: Sequence[SourceConfig]) -> Iterator[LogFile]:
     return iter(sorted(found.values(), key=lambda file: (-file.size, file.name)))
 
 
-def open_log(file: LogFile) -> BinaryIO:
+def open_log(file: LogFile) -> FileIO:
     """Open a listed file for reading; raises ``Moved`` when another file has taken its name, or none."""
     try:
         descriptor = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -83,7 +84,7 @@ def open_log(file: LogFile) -> BinaryIO:
     if (now.st_dev, now.st_ino) != file.inode:
         os.close(descriptor)
         raise Moved
-    return os.fdopen(descriptor, "rb", buffering=0)
+    return FileIO(descriptor)
 
 
 def _matches(root: Path, source: SourceConfig) -> Iterator[Path]:

@@ -7,9 +7,8 @@ little: a line that they find is parsed, and the parsed value decides.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple, Protocol
 
 from connectors.logs.config import COMBINED_FIELDS, SourceConfig
 from connectors.logs.identities import safe_run, spellings
@@ -17,8 +16,7 @@ from connectors.logs.identities import safe_run, spellings
 __all__ = ["Combined", "LineFormat", "Regex", "Span"]
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(NamedTuple):
     """One field of one line, and where its value lies: ``line[start:end]``, in bytes."""
 
     name: str
@@ -33,11 +31,17 @@ class Span:
 class LineFormat(Protocol):
     """How lines of one source are read."""
 
-    def needles(self, name: str, kind: str, value: str) -> Iterable[bytes]:
-        """Every line whose field ``name`` holds ``value`` (normalised) contains one of these, or one of ``always``."""
+    holds_any_token: bool
+    """Whether a line stays in this format whatever field is replaced by whatever token."""
 
-    def always(self) -> Iterable[bytes]:
-        """What an encoder may have written instead of a needle: lines with one of these are candidates, too."""
+    def needles(self, name: str, kind: str, value: str) -> Iterable[bytes]:
+        """Every line whose field ``name`` holds ``value`` (normalised) contains one of these, or one of ``odd``."""
+
+    def odd(self) -> Mapping[bytes, Iterable[bytes]]:
+        """What an encoder may have written instead of a needle, by a byte that it holds and that most logs do not.
+
+        Lines with one of these are candidates, too.
+        """
 
     def parse(self, line: bytes) -> list[Span] | None:
         """The line's configured fields that hold something; ``None`` when the line is not in this format."""
@@ -46,9 +50,9 @@ class LineFormat(Protocol):
         """A replacement value as it stands in a line."""
 
 
+QUOTED: Final = rb"\"([^\"\\]*(?:\\.[^\"\\]*)*)\""
 COMBINED_LINE: Final = re.compile(
-    rb"(\S+) (\S+) (.+?) \[([^\]\"]*)\] \"((?:[^\"\\]|\\.)*)\" (\d{3}|-) (\d+|-)"
-    rb"(?: \"((?:[^\"\\]|\\.)*)\" \"((?:[^\"\\]|\\.)*)\")?(?=\s|$)"
+    rb"(\S+) (\S+) (.+?) \[([^\[\]\"]*)\] %b (\d{3}|-) (\d+|-)(?: %b %b)?(?=\s|$)" % (QUOTED, QUOTED, QUOTED)
 )
 COMBINED_ESCAPE: Final = re.compile(rb"\\(x[0-9A-Fa-f]{2}|.)", re.DOTALL)
 SHORT_ESCAPES: Final = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"b": b"\b", b"v": b"\v", b"f": b"\f"}
@@ -56,6 +60,8 @@ SHORT_ESCAPES: Final = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"b": b"\b", b"v"
 
 class Combined:
     """Apache's and nginx's combined format (and common: the last two fields may be missing). ``-`` is no value."""
+
+    holds_any_token = False  # a status is a number
 
     def __init__(self, names: Iterable[str]) -> None:
         self._fields = tuple((COMBINED_FIELDS.index(name) + 1, name) for name in names)
@@ -76,8 +82,8 @@ class Combined:
             elif run:
                 yield run.encode()
 
-    def always(self) -> tuple[bytes, ...]:  # noqa: D102 - see LineFormat
-        return (b"\\",)
+    def odd(self) -> Mapping[bytes, Iterable[bytes]]:  # noqa: D102 - see LineFormat
+        return {b"\\": (b"\\",)}
 
     def parse(self, line: bytes) -> list[Span] | None:  # noqa: D102 - see LineFormat
         match = COMBINED_LINE.match(line)
@@ -110,6 +116,8 @@ def _text(raw: bytes) -> str:
 class Regex:
     """Lines that a regular expression with named groups matches from their start."""
 
+    holds_any_token = False
+
     def __init__(self, source: SourceConfig) -> None:
         self._pattern = re.compile((source.pattern or "").encode())
         self._names = (*source.fields, *source.context)
@@ -119,8 +127,8 @@ class Regex:
             if text and "\n" not in text:
                 yield text.encode("utf-8", "surrogatepass")
 
-    def always(self) -> tuple[bytes, ...]:  # noqa: D102 - see LineFormat
-        return ()
+    def odd(self) -> Mapping[bytes, Iterable[bytes]]:  # noqa: D102 - see LineFormat
+        return {}
 
     def parse(self, line: bytes) -> list[Span] | None:  # noqa: D102 - see LineFormat
         match = self._pattern.match(line)

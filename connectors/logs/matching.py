@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 from connectors.contract import Task
+from connectors.logs.chunks import Chunk
 from connectors.logs.config import LogsConfig, SourceConfig
 from connectors.logs.formats import Combined, LineFormat, Regex, Span
 from connectors.logs.identities import needs_folding, normalise
@@ -22,12 +22,13 @@ Subjects = dict[str, dict[str, tuple[int, ...]]]
 """Identity type → normalised value → indexes of the tasks with that identity."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A line that belongs to somebody: ``chunk[start:end]``, its line end not included."""
+class Hit(NamedTuple):
+    """A line that belongs to somebody: ``buffer[start:end]`` of a chunk, its line end not included."""
 
     start: int
     end: int
+    line: bytes
+    """The same bytes."""
     spans: Sequence[Span]
     tasks: frozenset[int]
 
@@ -63,6 +64,7 @@ class Matcher:
         selecting = config.selecting()
         self._kinds = {n: f.identity for n, f in source.fields.items() if f.identity and f.identity in selecting}
         self._subjects = subjects
+        self._wanted = {name: (kind, subjects[kind]) for name, kind in self._kinds.items() if kind in subjects}
         self._longest = config.longest_line
         self._fold = any(needs_folding(k, v) for k in set(self._kinds.values()) for v in subjects.get(k, ()))
 
@@ -75,27 +77,32 @@ class Matcher:
             for needle in self.format.needles(name, kind, value)
             if needle.strip(b"\0")
         }
-        return Needles({*needles, *self.format.always()}, fold=self._fold) if needles else None
+        return Needles(needles, self.format.odd(), fold=self._fold) if needles else None
 
     @property
     def idle(self) -> bool:
         """Whether nobody of the batch can be found in this source, so that its files need not be read."""
         return self._needles is None
 
-    def hits(self, chunk: bytes) -> Iterator[Hit | None]:
+    def hits(self, chunk: Chunk) -> Iterator[Hit | None]:
         """The lines of a chunk (whole lines) that belong to somebody, in order; ``None`` for one nobody can read."""
-        for start, end in self._needles.lines(chunk) if self._needles else ():
-            stop = end - 1 if end > start and chunk[end - 1] == CARRIAGE_RETURN else end
-            spans = self.format.parse(chunk[start:stop]) if end - start <= self._longest else None
+        buffer, parse = chunk.buffer, self.format.parse
+        for start, end in self._needles.lines(buffer, chunk.end) if self._needles else ():
+            stop = end - 1 if end > start and buffer[end - 1] == CARRIAGE_RETURN else end
+            if end - start > self._longest:
+                yield None
+                continue
+            line = bytes(buffer[start:stop])
+            spans = parse(line)
             if spans is None:
                 yield None
             elif tasks := self._owners(spans):
-                yield Hit(start, stop, spans, tasks)
+                yield Hit(start, stop, line, spans, tasks)
 
     def _owners(self, spans: Iterable[Span]) -> frozenset[int]:
-        owners: set[int] = set()
+        owners: tuple[int, ...] = ()
         for span in spans:
-            kind = self._kinds.get(span.name)
-            if kind is not None and span.text is not None:
-                owners.update(self._subjects.get(kind, {}).get(normalise(kind, span.text), ()))
+            if span.name in self._wanted and span.text is not None:
+                kind, subjects = self._wanted[span.name]
+                owners += subjects.get(normalise(kind, span.text), ())
         return frozenset(owners)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Final
 
 import hyperscan
@@ -18,7 +19,11 @@ __all__ = ["Needles", "telling"]
 LONGEST: Final = 64
 """Bytes of a needle that are looked for; a longer one is cut."""
 TAIL: Final = 8
-"""Bytes at the end of a needle that Hyperscan looks at first: they should tell the needles apart."""
+"""Bytes at the end of a needle that Hyperscan looks at second: they should tell the needles apart."""
+GLANCE: Final = 3
+"""Bytes at the end of a needle that it looks at first, everywhere: the fewer there are, the better."""
+FEW: Final = 8
+"""Needles that have nothing in common yet."""
 
 
 def telling(needles: Iterable[bytes]) -> set[bytes]:
@@ -29,11 +34,22 @@ def telling(needles: Iterable[bytes]) -> set[bytes]:
     """
     # The binding takes C strings: what follows a zero byte would be ignored, so the longest part without one is taken.
     whole = {max(needle.split(b"\0"), key=len)[:LONGEST] for needle in needles} - {b""}
-    common = Counter(needle[end - TAIL : end] for needle in whole for end in range(TAIL, len(needle) + 1))
+    common, last = (
+        Counter(part for needle in whole for part in {needle[end - n : end] for end in range(n, len(needle) + 1)})
+        for n in (TAIL, GLANCE)
+    )
     cut = set[bytes]()
     for needle in whole:
         ends = range(len(needle), TAIL - 1, -1)
         end = min(ends, key=lambda end: common[needle[end - TAIL : end]], default=len(needle))
+        # Of a text that most needles have ("@mail."), its start alone: if they all end in the same few bytes, Hyperscan
+        # looks at few places of a line, and is a third faster.
+        while (
+            end > TAIL
+            and last[needle[end - 1 - GLANCE : end - 1]] > max(len(whole) / 2, FEW)
+            and common[needle[end - 1 - TAIL : end - 1]] <= common[needle[end - TAIL : end]]
+        ):
+            end -= 1
         cut.add(needle[:end])
     return cut
 
@@ -41,36 +57,57 @@ def telling(needles: Iterable[bytes]) -> set[bytes]:
 class Needles:
     """A set of byte strings without line ends, compiled. Safe to share between threads."""
 
+    def __init__(self, needles: Iterable[bytes], odd: Mapping[bytes, Iterable[bytes]], *, fold: bool) -> None:
+        """``odd``: a byte → further needles that hold it; ``fold``: ASCII letters in any case.
+
+        Odd needles are short, and would halve the speed: they are looked for only in chunks that hold their byte.
+        """
+        self._needles, self._odd, self._fold = frozenset(needles), odd, fold
+        self._literals = _Literals(self._needles, fold=fold)
+
+    @cached_property
+    def _with_odd(self) -> _Literals:
+        return _Literals(self._needles.union(*self._odd.values()), fold=self._fold)
+
+    def lines(self, buffer: bytearray, size: int) -> Iterator[tuple[int, int]]:
+        """The lines of ``buffer[:size]`` with any of the byte strings, in order: start and end, without line end."""
+        odd = any(buffer.find(byte, 0, size) >= 0 for byte in self._odd)
+        done = -1
+        # Hyperscan promises no order among matches; a line's first match may come after one in a later line.
+        for end in sorted((self._with_odd if odd else self._literals).ends(memoryview(buffer)[:size])):
+            if end <= done:
+                continue
+            done = buffer.find(b"\n", end, size)
+            if done < 0:
+                done = size
+            yield buffer.rfind(b"\n", 0, end) + 1, done
+
+
+class _Literals:
+    """Hyperscan's compiled form of some byte strings."""
+
     def __init__(self, needles: Iterable[bytes], *, fold: bool) -> None:
-        """``fold``: ASCII letters in any case."""
         parts = sorted(telling(needle.lower() for needle in needles) if fold else telling(needles))
-        flags = hyperscan.HS_FLAG_CASELESS if fold else 0
         self._database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
         self._database.compile(
             expressions=parts,
             ids=list(range(len(parts))),
             elements=len(parts),
-            flags=[flags] * len(parts),
+            flags=[hyperscan.HS_FLAG_CASELESS if fold else 0] * len(parts),
             literal=True,
         )
         self._threads = threading.local()
 
-    def lines(self, chunk: bytes) -> Iterator[tuple[int, int]]:
-        """The lines of a chunk with any of the byte strings, in order: ``chunk[start:end]``, without line end."""
+    def ends(self, data: memoryview) -> list[int]:
+        """Where in the data the byte strings end, in any order."""
         ends = list[int]()
 
         def found(_id: int, _from: int, to: int, _flags: int, _context: object) -> None:
             ends.append(to)
 
-        self._database.scan(chunk, match_event_handler=found, scratch=self._scratch())
-        done = -1
-        for end in ends:
-            if end <= done:
-                continue
-            done = chunk.find(b"\n", end)
-            if done < 0:
-                done = len(chunk)
-            yield chunk.rfind(b"\n", 0, end) + 1, done
+        scratch = self._scratch()
+        self._database.scan(data, match_event_handler=found, scratch=scratch)  # type: ignore[type-var] # its stub is narrow
+        return ends
 
     def _scratch(self) -> hyperscan.Scratch:
         """Hyperscan's working memory, one for each thread."""

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import BinaryIO, Final
+from io import BytesIO, FileIO
+from typing import Final
 
 from connectors.contract import ConnectorError, Retryable
 from connectors.logs.batch import Batch, Tally
+from connectors.logs.codecs import Bytes
 from connectors.logs.files import LogFile, Moved, open_log
 from connectors.logs.formats import Span
 from connectors.logs.journal import Journal
@@ -68,18 +70,19 @@ def find(batch: Batch, visit: Visit | None = None) -> Tally:
 def _find_in(batch: Batch, visit: Visit | None, file: LogFile) -> Tally:
     tally, name = Tally(files=1), batch.source(file).name
     with open_log(file) as stream:
-        number = 1
+        number = 1  # of the line at which the chunk starts, or the last hit
         for chunk, hits in batch.lines(file, stream, tally):
             at = 0
             for hit in hits:
                 holding = batch.holding(file, hit)
-                tally.lines.update((task, name) for task in holding)
+                for task in holding:
+                    tally.lines[task, name] += 1
                 if visit is not None and holding:
-                    number += chunk.data.count(b"\n", at, hit.start)
+                    number += chunk.buffer.count(b"\n", at, hit.start)
                     at = hit.start
                     visit(file, number, holding, list(hit.spans))
             if visit is not None:
-                number += chunk.data.count(b"\n", at)
+                number += chunk.buffer.count(b"\n", at, chunk.end)
     return tally
 
 
@@ -92,15 +95,16 @@ def _erase_in(batch: Batch, journal: Journal, file: LogFile) -> Tally:
     with open_log(file) as stream:
         for _ in range(1 if file.live else REWRITES):
             before = os.fstat(stream.fileno())
-            tally = Tally(files=1)
-            edited = _edited(batch, file, stream, tally)
-            if file.live or not any(changed for changed, _ in edited):
-                for _piece in edited:
-                    pass
+            tally, start, unparsed = Tally(files=1), 0, 0
+            for changed, _, size in _edited(batch, file, stream, tally):
+                if changed and not file.live:
+                    break
+                start, unparsed = start + size, tally.unparsed
+            else:
                 break
-            tally = Tally(files=1, rewritten=1)
+            tally = Tally(files=1, rewritten=1, unparsed=unparsed)
             try:
-                _rewrite(batch, journal, file, stream, before, tally)
+                _rewrite(batch, journal, file, stream, before, tally, start)
             except Busy:
                 continue
             return tally
@@ -108,16 +112,17 @@ def _erase_in(batch: Batch, journal: Journal, file: LogFile) -> Tally:
 
 
 def _rewrite(
-    batch: Batch, journal: Journal, file: LogFile, stream: BinaryIO, before: os.stat_result, tally: Tally
+    batch: Batch, journal: Journal, file: LogFile, stream: FileIO, before: os.stat_result, tally: Tally, start: int
 ) -> None:
-    """Replace one file; fills the tally, the new file's inode included."""
+    """Replace one file, up to the byte ``start`` by its like; fills the tally, the new file's inode included."""
 
     def announce(inode: tuple[int, int]) -> None:
         tally.inodes.add(inode)
         journal.announce(inode, _by_task(batch, tally.lines))
 
     try:
-        replace(file, stream, before, (data for _, data in _edited(batch, file, stream, tally)), announce)
+        edited = _edited(batch, file, stream, tally, start)
+        replace(file, stream, before, (data for _, data, _ in edited), announce)
     finally:
         for inode in tally.inodes:
             if _is_there(file, inode):
@@ -141,21 +146,32 @@ def _by_task(batch: Batch, lines: Counter[tuple[int, str]]) -> dict[str, dict[st
     return tasks
 
 
-def _edited(batch: Batch, file: LogFile, stream: BinaryIO, tally: Tally) -> Iterator[tuple[bool, bytes]]:
-    """The file as erasure leaves it, chunk by chunk, and whether the chunk was changed; fills the tally."""
-    name = batch.source(file).name
-    for chunk, hits in batch.lines(file, stream, tally):
-        data, parts, at = chunk.data, list[bytes](), 0
+def _edited(
+    batch: Batch, file: LogFile, stream: FileIO, tally: Tally, start: int = 0
+) -> Iterator[tuple[bool, memoryview, int]]:
+    """The file as erasure leaves it, chunk by chunk: whether it was changed, the chunk, and its size before.
+
+    A chunk is there until the next is asked for. Lines up to the byte ``start`` are known to stay. Fills the tally.
+    """
+    name, changed = batch.source(file).name, BytesIO()
+    for chunk, hits in batch.lines(file, stream, tally, start=start):
+        data, parts, at = memoryview(chunk.buffer)[: chunk.end], list[Bytes](), 0
         for hit in hits:
-            edit = batch.edit(file, data[hit.start : hit.end], hit)
+            edit = batch.edit(file, hit)
             if edit is None:
                 continue
-            tally.lines.update((task, name) for task in edit.tasks)
+            for task in edit.tasks:
+                tally.lines[task, name] += 1
             parts.append(data[at : hit.start])
             if edit.replacement is not None:
                 parts.append(edit.replacement)
                 at = hit.end
             else:
-                at = data.find(b"\n", hit.end) + 1 or len(data)
-        parts.append(data[at:])
-        yield len(parts) > 1, b"".join(parts)
+                at = chunk.buffer.find(b"\n", hit.end, chunk.end) + 1 or chunk.end
+        if parts:
+            # In one piece again, in memory that is used again: compressors are slow with little at a time.
+            changed.seek(0)
+            changed.writelines([*parts, data[at:]])
+            data = changed.getbuffer()[: changed.tell()]
+        yield bool(parts), data, chunk.end
+        data.release()

@@ -8,11 +8,12 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from connectors.contract import Fatal
-from connectors.logs.codecs import encoder
+from connectors.logs.codecs import BLOCK, Bytes, encoder
 from connectors.logs.files import OWN_PREFIX, LogFile, Moved, from_os_error
 
 __all__ = ["Busy", "clean", "replace"]
@@ -35,9 +36,9 @@ def clean(root: Path) -> None:
 
 def replace(
     file: LogFile,
-    old: BinaryIO,
+    old: FileIO,
     before: os.stat_result,
-    pieces: Iterable[bytes],
+    pieces: Iterable[Bytes],
     announce: Callable[[tuple[int, int]], None],
 ) -> None:
     """Write ``pieces``, compressed as the file is, in its place, with its owner, permissions, attributes and times.
@@ -53,7 +54,7 @@ def replace(
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=file.path.parent)
         try:
-            with os.fdopen(descriptor, "wb", buffering=0) as new:
+            with os.fdopen(descriptor, "wb", buffering=BLOCK) as new:
                 _write(new, pieces, file.kind)
                 _dress(new.fileno(), old.fileno(), before)
                 os.fsync(new.fileno())
@@ -71,17 +72,17 @@ def replace(
         raise from_os_error(error, file.name) from error
 
 
-def _write(new: BinaryIO, pieces: Iterable[bytes], kind: str) -> None:
+def _write(new: BinaryIO, pieces: Iterable[Bytes], kind: str) -> None:
     compress = encoder(kind)
     for piece in pieces:
         _write_all(new, compress.compress(piece))
     _write_all(new, compress.flush())
+    new.flush()
 
 
-def _write_all(new: BinaryIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[new.write(view) :]
+def _write_all(new: BinaryIO, data: Bytes) -> None:
+    if data:  # a compressor gathers first
+        new.write(data)
 
 
 def _dress(new: int, old: int, status: os.stat_result) -> None:
@@ -97,7 +98,7 @@ def _dress(new: int, old: int, status: os.stat_result) -> None:
     os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _unchanged(file: LogFile, old: BinaryIO, before: os.stat_result) -> None:
+def _unchanged(file: LogFile, old: FileIO, before: os.stat_result) -> None:
     now = os.fstat(old.fileno())
     if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise Busy

@@ -21,8 +21,10 @@ USER_IDS = st.sampled_from(
 )
 EMAILS = st.sampled_from(["a@x.example", "A@X.example", "ba@x.example", "zoë+1@x.example", "ZOË+1@x.example"])
 ADDRESSES = st.sampled_from(["10.0.0.1", "10.0.0.11", "::ffff:10.0.0.1", "2001:db8::1", "2001:DB8:0:0:0:0:0:1", "-"])
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd")
+"""How compressed files start: a plain file that does is refused."""
 RUBBISH = st.one_of(
-    st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")),
+    st.binary(max_size=40).map(lambda b: b.replace(b"\n", b"")).filter(lambda b: not b.startswith(COMPRESSED)),
     st.sampled_from(
         [b"", b"{", b'{"user_id": 12', b'{"user_id": 12} 12', b"[12]", b'"12"', b"{}", b'{"user_id":[12]}']
     ),
@@ -180,3 +182,22 @@ def test_combined_lines_go_when_their_user_or_address_is_the_subjects(
         for address, name, *_ in rows
     ]
     assert unpack(path) == "".join(line for line, gone in zip(lines, theirs, strict=True) if not gone).encode()
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("first", [0, 1, 3000, 9999])
+def test_what_is_known_to_stay_is_copied_and_what_is_unreadable_is_counted_once(
+    tmp_path: Path, suffix: str, first: int
+) -> None:
+    """Wherever the first line of theirs lies: what was searched before it is not searched again."""
+    lines = [json.dumps({"user_id": n, "pad": "x" * 100}).encode() + b"\n" for n in range(100, 10_100)]
+    lines[first] = b'{"user_id": 7}\n'
+    for at in (2, 2999, 3001, 9000):  # unreadable, and about the person
+        lines[at] = b'{"user_id": 7,\n'
+    lines[4] = b'{"user_id": "' + b"x" * 2_000_000 + b'"}\n'
+    path = pack(tmp_path / f"app.jsonl{suffix}", b"".join(lines))
+    [result] = run(logs(tmp_path, JSON_SOURCE), [task("r/1", user_id="7")]).values()
+    assert isinstance(result, Done)
+    assert result.counts == {"app": 1}
+    assert result.evidence == {"files_searched": 1, "files_rewritten": 1, "lines_unparsed": 5}
+    assert unpack(path) == b"".join(line for line in lines if line != b'{"user_id": 7}\n')

@@ -59,3 +59,13 @@ def test_the_planner_is_told_what_the_system_holds_and_can_do() -> None:
     assert connector.discovers() == frozenset()
     assert connector.supports() == {Action.ACCESS, Action.ERASE, Action.VERIFY}
     assert logs(Path("logs"), JSON_SOURCE, identities=["ip"]).identified_by() == {"ip"}
+
+
+def test_a_pattern_that_this_python_matches_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = {**JSON_SOURCE, "format": "regex", "pattern": r"(?P<user_id>\w++) (?P<email>.*)", "context": []}
+    source["fields"] = {"user_id": {"identity": "user_id"}, "email": {"identity": "email"}}
+    monkeypatch.setattr("connectors.logs.config.MISMATCHED", False)
+    assert LogsConfig.model_validate({"root": "/", "sources": [source]}).sources[0].pattern == source["pattern"]
+    monkeypatch.setattr("connectors.logs.config.MISMATCHED", True)
+    with pytest.raises(ValidationError, match=r"before 3\.11\.5"):
+        LogsConfig.model_validate({"root": "/", "sources": [source]})

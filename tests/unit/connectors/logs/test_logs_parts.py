@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import random
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from connectors.contract import Fatal
 from connectors.logs.chunks import chunks
-from connectors.logs.codecs import blocks, encoder
+from connectors.logs.codecs import encoder, reader
 from connectors.logs.formats import Combined
 from connectors.logs.identities import normalise, spellings
 from connectors.logs.jsonl import JsonLines
@@ -27,17 +29,30 @@ from connectors.logs.needles import Needles, telling
     st.integers(1, 20),
 )
 def test_chunks_put_together_are_the_file_and_end_at_line_ends(parts: list[bytes], longest: int, size: int) -> None:
-    found = list(chunks(parts, longest, size))
-    data = b"".join(parts)
-    assert b"".join(chunk.data for chunk in found) == data
+    data, left = b"".join(parts), [part for part in parts if part]
+
+    def read(buffer: memoryview) -> int:
+        part = left.pop(0) if left else b""
+        left[:0] = [part[len(buffer) :]] if len(part) > len(buffer) else []
+        buffer[: len(part)] = part[: len(buffer)]
+        return min(len(part), len(buffer))
+
+    found = [(bytes(chunk.buffer[: chunk.end]), chunk.whole) for chunk in chunks(read, longest, size)]
+    assert b"".join(piece for piece, _ in found) == data
     at = 0
-    for chunk in found:
-        start, at = at, at + len(chunk.data)
-        if chunk.whole:
+    for piece, is_whole in found:
+        start, at = at, at + len(piece)
+        if is_whole:
             assert start == 0 or data[start - 1 : start] == b"\n"
             assert at == len(data) or data[at - 1 : at] == b"\n"
-    whole = b"\n".join(chunk.data for chunk in found if chunk.whole).split(b"\n")
+    whole = b"\n".join(piece for piece, is_whole in found if is_whole).split(b"\n")
     assert {line for line in data.split(b"\n") if len(line) <= longest} - {b""} <= set(whole)
+
+
+def all_of(file: io.BytesIO, kind: str, size: int = 1 << 18) -> Iterator[bytes]:
+    read, buffer = reader(file, kind, "x"), bytearray(size)
+    while more := read(memoryview(buffer)):
+        yield bytes(buffer[:more])
 
 
 @pytest.mark.parametrize("kind", ["plain", "gzip", "zstd"])
@@ -47,29 +62,28 @@ def test_what_an_encoder_writes_is_read_back(kind: str, pieces: list[bytes]) -> 
     data = b"".join([*map(compress.compress, pieces), compress.flush()])
     if kind == "plain" and data.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")):
         return
-    assert b"".join(blocks(io.BytesIO(data), kind, "x")) == b"".join(pieces)
+    assert b"".join(all_of(io.BytesIO(data), kind)) == b"".join(pieces)
+    assert b"".join(all_of(io.BytesIO(data), kind, 7)) == b"".join(pieces)
 
 
-def test_a_file_that_blows_up_comes_in_bounded_blocks() -> None:
+def test_a_file_that_blows_up_is_read_whole() -> None:
     bomb = zstandard.compress(b"\n" * 50_000_000)
-    sizes = [len(block) for block in blocks(io.BytesIO(bomb), "zstd", "x")]
-    assert sum(sizes) == 50_000_000
-    assert max(sizes) < 64_000_000
+    assert sum(map(len, all_of(io.BytesIO(bomb), "zstd"))) == 50_000_000
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
 def test_a_file_that_breaks_off_anywhere_is_damaged(kind: str) -> None:
     compress = encoder(kind)
     text = random.Random(1).randbytes(3000)
-    data = compress.compress(text) + compress.flush()
+    data = b"".join([compress.compress(text), compress.flush()])
     for end in range(1, len(data), 7):
         with pytest.raises(Fatal, match="damaged"):
-            list(blocks(io.BytesIO(data[:end]), kind, "x"))
+            list(all_of(io.BytesIO(data[:end]), kind))
 
 
 def test_a_compressed_file_with_a_plain_name_is_not_taken_for_text() -> None:
     with pytest.raises(Fatal, match="not what its name says"):
-        list(blocks(io.BytesIO(zstandard.compress(b"x")), "plain", "x"))
+        list(all_of(io.BytesIO(zstandard.compress(b"x")), "plain"))
 
 
 JSON = st.recursive(
@@ -105,8 +119,29 @@ def test_a_value_is_found_where_it_lies_however_the_line_is_written(
     assert json.loads(spliced.decode("utf-8", "surrogatepass")) == {**record, "a": {"b": "t"}}
 
 
+def test_a_key_that_comes_twice_is_found_twice_and_one_inside_another_object_never() -> None:
+    line = b'{"a":"1","b":{"a":"2"},"c":[{"a":"3"}],"a":4,"d":null,"\\u0061":"5","a":""}'
+    found = [(span.text, line[span.start : span.end]) for span in JsonLines(["a"]).parse(line) or []]
+    assert found == [("1", b'"1"'), ("4", b"4"), ("5", b'"5"')]
+
+
 @pytest.mark.parametrize(
-    "line", [b"", b"{", b'{"a"}', b'{"a":}', b'{"a":1,}', b'{"a":1}x', b"[]", b"1", b'{"a":' * 99999]
+    "line",
+    [
+        b"",
+        b"{",
+        b'{"a"}',
+        b'{"a":}',
+        b'{"a":1,}',
+        b'{"b":1,}',
+        b'{"b":1 "a":1}',
+        b'{"b":01}',
+        b'{"b":{"c":1,}}',
+        b'{"a":1}x',
+        b"[]",
+        b"1",
+        b'{"a":' * 99999,
+    ],
 )
 def test_what_is_no_json_object_is_no_json_line(line: bytes) -> None:
     assert JsonLines(["a"]).parse(line) is None
@@ -126,6 +161,7 @@ def test_a_number_too_long_to_be_one_stays_text() -> None:
         (b'h - zo\\xc3\\xab\\" [t] "x" 200 - "r" "u \\\\ \\"v\\"" 0.05', {"remote_addr": "h", "remote_user": 'zoë"'}),
         (b'h - [erased] [t] "x" 200 - "r" "u"', {"remote_addr": "h", "remote_user": "[erased]"}),
         (b'h - - [t] "x" 200 -', {"remote_addr": "h"}),
+        (b'h - a [b [t] "x" 200 -', {"remote_addr": "h", "remote_user": "a [b"}),
     ],
 )
 def test_combined_and_common_lines_are_read_with_their_escapes(line: bytes, fields: dict[str, str]) -> None:
@@ -137,6 +173,17 @@ def test_combined_and_common_lines_are_read_with_their_escapes(line: bytes, fiel
 def test_what_is_not_combined_is_not_read() -> None:
     for line in (b"", b"x", b'1.2.3.4 - - [t] "GET', b'1.2.3.4 - - [t] "GET / HTTP/1.1" twohundred 5'):
         assert Combined(["remote_addr"]).parse(line) is None
+
+
+@pytest.mark.parametrize("part", [b" [", b" [a]", b' [a] "x', b' [a] "\\" ', b"\\", b'"', b" ", b"a", b' [a] "\\'])
+def test_no_combined_line_makes_reading_slow(part: bytes) -> None:
+    def cost(line: bytes) -> float:
+        began = time.thread_time()
+        Combined(["remote_addr"]).parse(line)
+        return time.thread_time() - began
+
+    honest = b'h - u [t] "' + b"a" * 1_000_000 + b'" 200 5'
+    assert cost(b"h - u" + part * (1_000_000 // len(part))) < 100 * cost(honest)
 
 
 @given(st.text(), st.text())
@@ -178,7 +225,10 @@ SHORT = st.binary(min_size=1, max_size=20).map(lambda b: b.replace(b"\n", b"x").
 )
 def test_no_line_with_a_needle_is_missed(needles: list[bytes], lines: list[bytes], *, fold: bool) -> None:
     lines += [b"a" + needle + b"b" for needle in needles[:3]]
-    found = [b"\n".join(lines)[start:end] for start, end in Needles(needles, fold=fold).lines(b"\n".join(lines))]
+    odd = {b"y": (b"y", b"xy"), b"U": (b"U1",)}
+    data = bytearray(b"\n".join(lines))
+    found = [data[start:end] for start, end in Needles(needles, odd, fold=fold).lines(data, len(data))]
+    needles += [needle for byte, some in odd.items() if byte in data for needle in some]
     wanted = [line for line in lines if any(n.lower() in line.lower() if fold else n in line for n in needles)]
     assert [line for line in found if line in wanted] == wanted
 
@@ -190,5 +240,14 @@ def test_needles_that_end_alike_are_cut_where_they_differ() -> None:
     assert not any(needle.endswith(b".example") for needle in cut)
 
 
+@pytest.mark.parametrize("count", [1, 2, 1000])
+def test_needles_are_not_cut_so_short_that_they_find_others_people(count: int) -> None:
+    for prefix, suffix in (("user-", "@mail.example"), ("", ""), ("0000000", ""), ("a", "@b.c")):
+        whole = [f'"{prefix}{1_000_000 + n}{suffix}"'.encode() for n in range(count)]
+        assert len(telling(whole)) == count
+        assert all(f"{1_000_000 + n}"[:-1].encode() in cut for n, cut in enumerate(sorted(telling(whole))))
+
+
 def test_a_zero_byte_in_an_identity_hides_nothing() -> None:
-    assert list(Needles([b"\0\0abc"], fold=False).lines(b"x\n\0\0abc\n")) == [(2, 7)]
+    data = bytearray(b"x\n\0\0abc\n\0abc")
+    assert list(Needles([b"\0\0abc"], {}, fold=False).lines(data, 8)) == [(2, 7)]
