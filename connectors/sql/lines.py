@@ -50,7 +50,9 @@ class Cell:
     string: bool = True
     """It becomes a string; otherwise what is sent is JSON already."""
     plain: bool = True
-    """JSON that never holds a quote or a backslash: a number, true, false."""
+    """It never holds a backslash: a number, true, a time."""
+    quoted: bool = False
+    """JSON's quotes are sent around it, and no others."""
     nullable: bool = True
 
 
@@ -82,7 +84,7 @@ def _by_kind(source: Table, column: str) -> Cell | None:
         case Kind.NUMBER:
             return Cell(value) if here.data_type == "numeric" else Cell(as_json, string=False, plain=False)
         case Kind.DATE | Kind.TIMESTAMP | Kind.TIMESTAMPTZ:
-            return Cell(sa.func.btrim(sa.cast(as_json, sa.Text()), sa.literal_column("'\"'")))
+            return Cell(as_json, string=False, quoted=True)  # to take the quotes off costs as much as all the rest
         case Kind.JSON:
             # The type json keeps the line breaks between values; there are none within.
             breaks, spaces = sa.literal_column(r"E'\n\r\t'", sa.Text()), sa.literal_column("'   '", sa.Text())
@@ -108,9 +110,9 @@ def copied(connection: sa.Connection, query: Select, lines: Lines, where: str) -
             driver.wait(_begun(driver.pgconn))
         while not over:
             with wrapped(where):
-                rows, over = driver.wait(_some(driver.pgconn))
-            if rows:
-                yield lines.block(rows)
+                rows, count, over = driver.wait(_some(driver.pgconn))
+            if count:
+                yield lines.block(rows, count)
     finally:
         if not over:
             connection.invalidate()  # what is still to come cannot be called off
@@ -125,22 +127,26 @@ def _begun(pgconn: PGconn) -> PQGen[None]:
         raise psycopg.errors.DatabaseError("the server did not begin to copy")
 
 
-def _some(pgconn: PGconn) -> PQGen[tuple[list[memoryview], bool]]:
-    """The next rows, about a block of them, and whether they are the last."""
-    rows: list[memoryview] = []
-    size, take = 0, pgconn.get_copy_data
+def _some(pgconn: PGconn) -> PQGen[tuple[bytes, int, bool]]:
+    """The next rows, about a block of them; how many; and whether they are the last."""
+    parts: list[bytes] = []
+    size, count, take = 0, 0, pgconn.get_copy_data
     while size < BLOCK:
+        # Joined as soon as there are no more: the garbage collector counts each view, and looks at all that are alive.
+        rows: list[memoryview] = []
         length, row = take(1)
-        if length > 0:
+        while length > 0:
             rows.append(row)
-            size += length
-        elif length == 0:
+            length, row = take(1)
+        parts.append(b"".join(rows))
+        size, count = size + len(parts[-1]), count + len(rows)
+        if length == 0:
             yield from _readable(pgconn)
         else:
             while (yield from _result(pgconn)) is not None:
                 pass
-            return rows, True
-    return rows, False
+            return b"".join(parts), count, True
+    return b"".join(parts), count, False
 
 
 def _result(pgconn: PGconn) -> PQGen[PGresult | None]:
@@ -167,29 +173,28 @@ class Lines:
         self._names = [json.dumps(name, ensure_ascii=False).encode() for name in names]
         self._cells, self._numbered = cells, numbered
 
-    def block(self, rows: Sequence[memoryview]) -> Block:
-        """The lines of some rows, each as COPY sent it."""
-        data = b"".join(rows)
+    def block(self, data: bytes, count: int) -> Block:
+        """The lines of ``count`` rows, as COPY sent them."""
         # What follows the backslashes; splitting at one byte is many times faster than searching for two.
         escaped = {piece[:1] for piece in data.split(b"\\")[1:]}
         if escaped & _RARE or len(data.translate(None, _CONTROLS)) != len(data):
-            return self._cell_by_cell(data, len(rows))
-        quotes = b'"' in data
-        if quotes:
-            data = data.replace(b'"', b'\\"')
+            return self._cell_by_cell(data, count)
         cells = data.replace(b"\n", DELIMITER).split(DELIMITER)
         cells.pop()
         numbers: Sequence[bytes] = ()
         if self._numbered:
             numbers = cells[:: len(self._cells) + 1]
             del cells[:: len(self._cells) + 1]
-        if quotes or escaped:
+        nulls = NULL[1:] in escaped
+        if data.count(b'"') != self._own_quotes(cells, count, nulls=nulls):
+            self._escape_quotes(cells)
+        if escaped - {NULL[1:]}:
             self._restore_json(cells)
         quoted = [c.string for c in self._cells]
-        if NULL[1:] in escaped:
+        if nulls:
             for number in self._with_nulls(cells):
                 quoted[number] = False
-        return Block(self._joined(cells, quoted), len(rows), numbers)
+        return Block(self._joined(cells, quoted), count, numbers)
 
     def _joined(self, cells: Sequence[bytes], quoted: Sequence[bool]) -> bytes:
         """Cells with the names, and quotes where they are wanted, in between: faster than any formatting."""
@@ -213,14 +218,32 @@ class Lines:
                 cells[number::width] = [b"null" if c == NULL else mark + c + mark for c in column]
                 yield number
 
+    def _own_quotes(self, cells: Sequence[bytes], count: int, *, nulls: bool) -> int:
+        """How many quotes there are if no text holds one."""
+        width, own = len(self._cells), 0
+        for number, kind in enumerate(self._cells):
+            if kind.quoted:
+                own += count - (cells[number::width].count(NULL) if nulls and kind.nullable else 0)
+        return 2 * own
+
+    def _escape_quotes(self, cells: list[bytes]) -> None:
+        """Quotes that texts hold become JSON's; COPY sent them as they are."""
+        for number, kind in enumerate(self._cells):
+            if kind.string:
+                self._replace(cells, number, b'"', b'\\"')
+
     def _restore_json(self, cells: list[bytes]) -> None:
-        """Cells that are JSON have quotes of their own, and COPY doubled their backslashes."""
-        width = len(self._cells)
+        """Backslashes in cells that are JSON were doubled by COPY."""
         for number, kind in enumerate(self._cells):
             if not kind.plain:
-                whole = DELIMITER.join(cells[number::width])
-                whole = whole.replace(b'\\"', b'"').replace(b"\\\\", b"\\")
-                cells[number::width] = whole.split(DELIMITER)
+                self._replace(cells, number, b"\\\\", b"\\")
+
+    def _replace(self, cells: list[bytes], number: int, old: bytes, new: bytes) -> None:
+        """In all cells of a column."""
+        width = len(self._cells)
+        whole = DELIMITER.join(cells[number::width])
+        if old in whole:
+            cells[number::width] = whole.replace(old, new).split(DELIMITER)
 
     def _cell_by_cell(self, data: bytes, count: int) -> Block:
         cells = [m[1] for m in _CELL.finditer(data)]

@@ -15,7 +15,9 @@ _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 def safe_name(name: str) -> str:
     """One file name that every system takes: no separators, no control or formatting characters, never empty."""
-    text = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c)[0] != "C")
+    text = name
+    if not (name.isascii() and name.isprintable()):
+        text = "".join(c for c in unicodedata.normalize("NFC", name) if unicodedata.category(c)[0] != "C")
     text = _UNSAFE.sub("_", text).strip(" .")
     if len(text) > _MAX_SEGMENT:
         stem, dot, suffix = text.rpartition(".")

@@ -23,7 +23,7 @@ from orchestrator.artifacts.pages import Section, page_end, page_start, table
 from orchestrator.artifacts.pieces import read_pieces
 from orchestrator.artifacts.records import Artifact
 from orchestrator.artifacts.spool import INLINE_LIMIT, Spool, Stored, open_stored, remove_stored
-from orchestrator.artifacts.stream import SealingWriter, UnsealingReader, chunks
+from orchestrator.artifacts.stream import CHUNK, SealingWriter, UnsealingReader, chunks
 from orchestrator.core.model import Residue, Retention
 from orchestrator.errors import VaultError
 from orchestrator.privacy.vault import RequestKey
@@ -113,7 +113,7 @@ def build_package(
             listings = [build.add(part) for part in parts]
             build.write_index(listings)
             archive.finish()
-            counted.sealed.finish()
+            counted.finish()
             stored = spool.finish()
     except BaseException:
         spool.discard()
@@ -138,17 +138,28 @@ def verify_package(stored: Stored, key: RequestKey, aad: str, directory: Path) -
 
 
 class _Counted:
-    """Counts and digests the ZIP on its way into the seal."""
+    """Counts and digests the ZIP on its way into the seal, a chunk at a time: heads and names are many and short."""
 
     def __init__(self, sealed: SealingWriter) -> None:
-        self.sealed = sealed
         self.size = 0
         self.digest = hashlib.sha256()
+        self._sealed = sealed
+        self._held = bytearray()
 
     def write(self, data: bytes) -> None:
-        self.size += len(data)
-        self.digest.update(data)
-        self.sealed.write(data)
+        self._held += data
+        if len(self._held) >= CHUNK:
+            self._pass_on()
+
+    def finish(self) -> None:
+        self._pass_on()
+        self._sealed.finish()
+
+    def _pass_on(self) -> None:
+        self.size += len(self._held)
+        self.digest.update(self._held)
+        self._sealed.write(self._held)
+        self._held.clear()
 
 
 class _Page:

@@ -45,15 +45,15 @@ def page_end() -> str:
 
 def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence[object]], links: bool = False) -> str:  # noqa: FBT001, FBT002 - read as a word
     """A small table; with ``links`` the first cell of each row is a path in the package."""
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
     lines = []
     for row in rows:
-        cells = [_cell(value) for value in row]
+        cells = _joined([_text(value) for value in row], "</td><td>")
         if links:
-            cells[0] = f'<a href="{escape(quote(str(row[0])))}">{cells[0]}</a>'
-        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+            first, *rest = cells.split("</td>", 1)
+            cells = "</td>".join([f'<a href="{escape(quote(str(row[0])))}">{first}</a>', *rest])
+        lines.append(f"<tr><td>{cells}</td></tr>")
     return (
-        f'<h2>{escape(caption)}</h2>\n<div class="wide"><table><thead><tr>{head}</tr></thead>\n'
+        f'<h2>{escape(caption)}</h2>\n<div class="wide"><table><thead><tr>{_heads(columns)}</tr></thead>\n'
         f"<tbody>{''.join(lines)}</tbody></table></div>\n"
     )
 
@@ -98,10 +98,9 @@ class Section:
     def _start(self) -> None:
         self._started = True
         self._columns = list(dict.fromkeys(key for record in self._first for key in record))[:_MAX_COLUMNS]
-        head = "".join(f'<th scope="col">{escape(column)}</th>' for column in self._columns)
         self._write(
             f'<h2>{escape(self._title)}</h2>\n<p><a href="{escape(quote(self._path))}">{escape(self._path)}</a></p>\n'
-            f'<div class="wide"><table><thead><tr>{head}<th scope="col">…</th></tr></thead>\n<tbody>'
+            f'<div class="wide"><table><thead><tr>{_heads([*self._columns, "…"])}</tr></thead>\n<tbody>'
         )
         for record in self._first:
             self._row(record)
@@ -111,21 +110,23 @@ class Section:
         rest = {key: value for key, value in record.items() if key not in self._columns}
         cells = [_text(record.get(column)) for column in self._columns]
         cells.append(_text(rest) if rest else "")
-        # One escape for the whole row: escaping a cell costs more than making it.
-        row = escape("\0".join(cells))
-        if row.count("\0") == len(self._columns):
-            row = row.replace("\0", "</td><td>")
-        else:
-            row = "</td><td>".join(map(escape, cells))
-        self._write(f"<tr><td>{row}</td></tr>\n")
+        self._write(f"<tr><td>{_joined(cells, '</td><td>')}</td></tr>\n")
 
 
-def _cell(value: object) -> str:
-    return escape(_text(value))
+def _heads(columns: Sequence[str]) -> str:
+    return f'<th scope="col">{_joined(columns, """</th><th scope="col">""")}</th>'
+
+
+def _joined(texts: Sequence[str], between: str) -> str:
+    """Texts escaped, with markup in between: one escape for all, for escaping a text costs more than making it."""
+    row = escape("\0".join(texts))
+    if row.count("\0") == len(texts) - 1:
+        return row.replace("\0", between)
+    return between.join(map(escape, texts))
 
 
 def _text(value: object) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else _encode(value)
+    text = value if isinstance(value, str) else str(value) if type(value) is int else _encode(value)
     return text if len(text) <= _MAX_CELL else text[:_MAX_CELL] + " …"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, select
@@ -20,6 +20,9 @@ from orchestrator.errors import NotFound, StoreFull
 from orchestrator.privacy.vault import RequestKey
 from orchestrator.store import tables
 from orchestrator.store.database import Database
+
+_TOGETHER: Final = 50
+"""Requests whose artifacts are in memory at once; each may have 256 KiB for each system."""
 
 
 class EngineCall(contract.Call, Protocol):
@@ -46,7 +49,7 @@ class Packager(contract.Connector[PackagerConfig]):
     """Builds packages, for many requests in one claim."""
 
     Config = PackagerConfig
-    batch = 50
+    batch = 200
 
     def __init__(self, database: Database, artifacts: Path, systems: Mapping[str, System] | None = None) -> None:
         """``systems``: for the data categories named in the package's index; set once they are loaded."""
@@ -57,6 +60,12 @@ class Packager(contract.Connector[PackagerConfig]):
     def package_many(self, tasks: Sequence[contract.Task], call: contract.Call) -> contract.Results:
         """One package for each request. A request for which nothing was gathered gets one that says so."""
         engine = cast("EngineCall", call)
+        results: dict[str, contract.Result] = {}
+        for start in range(0, len(tasks), _TOGETHER):
+            results |= self._package(tasks[start : start + _TOGETHER], engine)
+        return results
+
+    def _package(self, tasks: Sequence[contract.Task], engine: EngineCall) -> contract.Results:
         requests = {engine.request(task): task for task in tasks}
         with self._database.transaction() as tx:
             abouts = _abouts(tx, requests)

@@ -111,6 +111,8 @@ def gathered(connector: Sql, people: int, **options: Any) -> list[list[dict[str,
     rows=[('say "hi"', "C:\\Next", "\\N", *PLAIN[3:14], Json({"a": '\\"'}), Jsonb({"\\": ':\\N,"'}), *PLAIN[16:])],
     people=1,
 )
+# A time that is NULL has two quotes less than others, and the text has as many more.
+@example(rows=[('say "hi"', *PLAIN[1:13], None, Json(1), *PLAIN[15:])], people=1)
 def test_lines_say_what_the_rows_say(
     things: tuple[psycopg.Connection[Any], Sql], rows: list[tuple[Any, ...]], people: int
 ) -> None:
