@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 from amqp.exceptions import RecoverableConnectionError
 from amqp.transport import SSLTransport, TCPTransport
@@ -77,7 +78,11 @@ class _Connection(pyamqp.Connection):  # type: ignore[misc]
     def Transport(  # noqa: N802 - the driver's name
         self, host: str, connect_timeout: float, ssl: Any, read: float | None, write: float | None, **options: Any
     ) -> Any:
-        kind = _Tls if ssl else _Tcp
+        kind = _Tcp
+        if ssl:
+            # Without a name to look for, the driver takes any server with a certificate from anybody it trusts.
+            name = urlsplit(f"//{host}").hostname
+            kind, ssl = _Tls, {"server_hostname": name, **(ssl if isinstance(ssl, dict) else {})}
         return kind(host, connect_timeout, ssl=ssl, read_timeout=read, write_timeout=write, **options)
 
     def blocking_read(self, timeout: float | None = None) -> bool:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import floor
 
 LAG = 0.1
 """Seconds that a call may take from its permission to where the system counts it, without the limit being exceeded."""
@@ -31,10 +30,10 @@ def rate(per_second: float, burst: int) -> Rate:
 
     Room for those that are late is taken from the burst, up to half of it, and only then from the speed.
     """
-    most = floor(per_second) + burst
+    most = int(per_second) + burst
     # Just below one more: fewer than that, in whole calls, are as many as allowed.
     bound = most + 0.999
-    capacity = min(burst, max(floor(bound - per_second * (1 + LAG)), (burst + 1) // 2))
+    capacity = min(burst, max(int(bound - per_second * (1 + LAG)), (burst + 1) // 2))
     return Rate(min(per_second, (bound - capacity) / (1 + LAG)), capacity)
 
 
