@@ -40,10 +40,9 @@ from orchestrator.store.database import Database
 
 _log = logs.get("execute")
 
-FLUSH, FLUSH_SECONDS = 4000, 1.0
-"""While a long batch is still running, its results are settled at this number or after this time."""
-
-
+FLUSH, FLUSH_SECONDS, FLUSH_BYTES = 4000, 1.0, 32 << 20
+"""While a round is still under way, its results are settled at this number, after this time, or when they hold so much
+gathered data."""
 QUICK = 0.25
 """Seconds that a call may take, going by the last one, for its system to share a round with others."""
 
@@ -181,7 +180,8 @@ class Execute:
                 began = time.monotonic()
                 for happening in self._call(batch, action, tasks, core):
                     done.add(system, happening)
-                    if len(done) >= FLUSH or time.monotonic() - flushed > FLUSH_SECONDS:
+                    late = time.monotonic() - flushed > FLUSH_SECONDS
+                    if late or len(done) >= FLUSH or done.bytes >= FLUSH_BYTES:
                         advanced.add(self._settled(done))
                         done, flushed = Said(), time.monotonic()
                 seconds = time.monotonic() - began

@@ -37,6 +37,8 @@ class Said:
         """Nothing yet."""
         self.happenings: list[Happening] = []
         self.systems: set[str] = set()
+        self.bytes = 0
+        """Of gathered data that is held in memory until it is settled."""
         self._asked: dict[str, tuple[System, list[Happening]]] = {}
 
     def __len__(self) -> int:
@@ -46,6 +48,8 @@ class Said:
         """``asked``: the system was called, so that its circuit breaker can learn from what came of it."""
         self.happenings.append(happening)
         self.systems.add(system.name)
+        if happening.artifact is not None and happening.artifact["inline"] is not None:
+            self.bytes += len(happening.artifact["inline"])
         if asked:
             self._asked.setdefault(system.name, (system, []))[1].append(happening)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from connectors.contract import Done, Outcome, Retryable
+from connectors.contract import Call, Done, Outcome, Retryable, Task
 from orchestrator.broker import tasks
+from orchestrator.stages import execute
 from tests.support.scripted import system
 from tests.support.worlds import MakeWorld, World, counts, delivery
 
@@ -177,3 +179,22 @@ def test_what_the_last_step_finds_is_remembered_with_all_that_was_erased(make_wo
     world.work("shop")
     assert world.resolution(request) == "completed"
     assert world.one("SELECT count(*) FROM ledger") == 2, "the address, and the user_id that was found last"
+
+
+def test_much_gathered_data_is_settled_piece_by_piece(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    gather = {"id": "gather", "action": "access", "systems": ["crm"]}
+    flow = {"workflow": "access", "version": 1, "right": "access", "steps": [gather]}
+    world = make_world(system("crm"), workflows=[flow])
+    monkeypatch.setattr(execute, "FLUSH_BYTES", 100_000)
+
+    def much(task: Task, call: Call) -> Done:
+        call.sink(task).write("rows", {"noise": secrets.token_hex(20_000)})
+        return Done(Outcome.EXECUTED, counts={"rows": 1})
+
+    people = [f"p{n}@example.org" for n in range(20)]
+    for person in people:
+        world.connector("crm").on(person, much)
+    world.admit(*(delivery("access", person) for person in people))
+    assert world.runtime.execute.work("crm").claimed == 20
+    assert settles(world) > 2, "some 20 kB each"
+    assert counts(world.rows("SELECT resolution FROM request")) == {"completed": 20}
