@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -187,3 +188,17 @@ def measure(folder: Path, on: Servers, name: str, size: Size) -> Measured:
         found = sender.ask("many", size.requests, STEPS)
         after = reading.read()
         return Measured(size.requests, found["seconds"], found["published"], between(before, after, size.requests))
+
+
+def drained(folder: Path, on: Servers, name: str, size: Size) -> float:
+    """Requests a second when all are published before intake starts: from its start to the last completion received."""
+    with deployed(folder, on, name, size.batch) as deployment, sending(deployment) as sender:
+        start(deployment, size)
+        sender.ask("many", min(WARM_UP, size.requests), STEPS)
+        for n in range(size.intakes):
+            deployment.stop(_numbered("intake", n))
+        sender.ask("before", size.requests)
+        began = time.perf_counter()
+        deployment.start(*(_numbered("intake", n) for n in range(size.intakes)))
+        sender.ask("drain", STEPS)
+        return size.requests / (time.perf_counter() - began)

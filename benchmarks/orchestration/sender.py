@@ -1,7 +1,7 @@
 """The upstream service: a process that publishes requests and waits for their completion events.
 
-It answers to ``many N STEPS`` and ``one N STEPS``, where each request must report that many steps; and to
-``publish N``, which waits for nothing.
+It answers to ``many N STEPS`` and ``one N STEPS``, where each request must report that many steps; to ``before N``,
+which publishes and leaves the waiting to ``drain STEPS``; and to ``publish N``, which waits for nothing.
 """
 
 from __future__ import annotations
@@ -82,6 +82,28 @@ def many(publisher: Publisher, requests: int, steps: int) -> Found:
     return {"seconds": seconds, "published": published, "cpu": cpu, "wrong": wrong}
 
 
+class Before:
+    """Publishes, and waits when asked to."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        """Nothing published yet."""
+        self._publisher, self._ids = publisher, list[str]()
+
+    def publish(self, requests: int) -> Found:
+        """Publish that many."""
+        for start in range(0, requests, CHUNK):
+            self._ids += self._publisher.request_many("erasure", people(min(CHUNK, requests - start)))
+        return {"wrong": []}
+
+    def drain(self, steps: int) -> Found:
+        """Wait until all of them are completed."""
+        waiting = Waiting(steps)
+        waiting.asked(self._ids)
+        self._ids = []
+        _await(self._publisher, waiting, LOOK, BREATH)
+        return {"wrong": waiting.wrong[:3] + [f"{len(waiting.open)} never completed"] * bool(waiting.open)}
+
+
 def _await(publisher: Publisher, waiting: Waiting, look: float = 1.0, breath: float = 0.0) -> None:
     until = time.monotonic() + PATIENCE
     while waiting.open and time.monotonic() < until:
@@ -119,8 +141,11 @@ def main() -> None:
         answer_secrets=[os.environ["HABEAS_EVENT_SECRET"]],
         timeout=60,
     ) as publisher:
+        before = Before(publisher)
         answer(
             {
+                "before": before.publish,
+                "drain": before.drain,
                 "publish": partial(publish, publisher),
                 "many": partial(many, publisher),
                 "one": partial(one_by_one, publisher),
