@@ -18,8 +18,8 @@ from benchmarks.programs import Found, answer
 from orchestrator.core.vocabulary import EventKind
 from orchestrator.publish import Answer, Options, Publisher
 
-LOOK, BREATH = 0.005, 0.05
-"""Seconds for which answers are looked for, and until they are looked for again, while many are coming."""
+LOOK, BREATH = 0.1, 0.005
+"""Seconds for which answers are taken as they come, and until they are looked for again, while many are coming."""
 PATIENCE = 300.0
 """Seconds without any answer until it is given up."""
 CHUNK = 500
