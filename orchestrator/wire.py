@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from amqp.exceptions import RecoverableConnectionError
+from amqp.spec import Basic
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 
@@ -31,6 +32,8 @@ PACKET = 64 * 1024
 _HEAD = struct.Struct(">BHI")
 _FRAME_END = 0xCE
 _METHOD, _HEADER, _BODY = 1, 2, 3
+_UNASKED = {struct.pack(">HH", *method) for method in (Basic.Deliver, Basic.Return, Basic.Ack, Basic.Nack)}
+"""Methods that answer nothing."""
 _OVERHEAD = 8
 """Bytes of a frame beside what it carries."""
 
@@ -86,7 +89,11 @@ class _Connection(pyamqp.Connection):  # type: ignore[misc]
         return kind(host, connect_timeout, ssl=ssl, read_timeout=read, write_timeout=write, **options)
 
     def blocking_read(self, timeout: float | None = None) -> bool:
-        """Handle all that has come; whether anything of it was a whole message or another method."""
+        """Handle what has come, up to an answer; whether anything of it was a whole message or another method.
+
+        Whoever waits for the answer does something with it before the next is handled: a consumer, say, whose messages
+        come right behind the word that it is one.
+        """
         if not self._frames:
             transport = self.transport
             with transport.having_timeout(timeout):
@@ -95,7 +102,10 @@ class _Connection(pyamqp.Connection):  # type: ignore[misc]
         handled = False
         # Handling one may ask for more, or end the connection: each is taken out first.
         while self._frames:
-            handled |= bool(self.on_inbound_frame(self._frames.popleft()))
+            frame = self._frames.popleft()
+            handled |= bool(self.on_inbound_frame(frame))
+            if frame[0] == _METHOD and frame[2][:4] not in _UNASKED:
+                break
         return handled
 
     def send(self, data: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Side:
     rounds: int
 
 
-FULL = Limit(600, 100, 1400), Side(32, 640, 3)
+FULL = Limit(600, 100, 1400), Side(16, 480, 3)
 SMALL = Limit(60, 40, 100), Side(8, 30, 1)
 
 
@@ -107,6 +108,7 @@ def _limited(folder: Path, on: Servers, limit: Limit) -> tuple[int, int]:
     """Most calls in flight while one worker ran; calls in the busiest second, once a second worker had joined it."""
     rate = {"per_second": limit.per_second, "burst": limit.parallel}
     with _slow(folder, on, "limit", limit.parallel, limit.requests, rate=rate) as (deployment, vendor):
+        time.sleep(limit.parallel / limit.per_second)  # after a rest: what may begin at once has to gather first
         _start(deployment, "worker-1")
         eventually(lambda: _settled(deployment) >= limit.parallel, "the first batch is settled")
         most = int(vendor.ask("seen")["most"])

@@ -102,3 +102,15 @@ def test_kombu_takes_the_transport_for_every_spelling_of_rabbitmq(url):
 
 def test_another_brokers_transport_is_kombus_own():
     assert wire.transport_of("pgmq://h/d") is None
+
+
+def test_nothing_behind_an_answer_is_handled_before_whoever_waits_for_the_answer_has_it():
+    connection = wire._Connection("broker.example")
+    handled: list[bytes] = []
+    connection.on_inbound_frame = lambda frame: handled.append(frame[2][:4])
+    deliver, consume_ok = b"\x00\x3c\x00\x3c", b"\x00\x3c\x00\x15"
+    connection._frames.extend((1, 1, method) for method in (deliver, consume_ok, deliver, deliver))
+    connection.blocking_read()
+    assert handled == [deliver, consume_ok]
+    connection.blocking_read()
+    assert handled == [deliver, consume_ok, deliver, deliver]

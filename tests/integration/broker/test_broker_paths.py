@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from kombu import Connection, Queue
+from kombu import Connection, Consumer, Queue
 from sqlalchemy import text
 
 from orchestrator.broker import relay as relay_module
@@ -162,6 +162,27 @@ def test_a_message_is_acknowledged_only_after_the_commit(broker: Broker, monkeyp
         eventually(lambda: broker.world.one("SELECT count(*) FROM request") == 1, "the request", 40)
     assert len(tries) >= 2
     assert broker.waiting(names.INTAKE_QUEUE) == 0
+
+
+def test_messages_that_wait_are_taken_at_the_first_attempt(rabbitmq_vhost: str, make_world: MakeWorld) -> None:
+    broker = Broker(make_world(system("crm"), workflows=[ONE_STEP], broker_url=rabbitmq_vhost), "rabbitmq")
+    with broker.connected() as connection:
+        topology.declare(connection, ())
+    broker.publish(*((b"{}", "erasure") for _ in range(100)))
+    for _ in range(5):
+        came: list[Any] = []
+        with broker.connected() as connection:
+            channel = connection.channel()
+            consumer = Consumer(channel, [topology.intake_queue], on_message=came.append, accept=None)
+            consumer.qos(prefetch_count=200)
+            with consumer:
+                while len(came) < 100:
+                    connection.drain_events(timeout=10)
+                # The broker puts what it gives again last, or tells that it was given before.
+                assert not any(m.delivery_info["redelivered"] for m in came)
+                for message in came:
+                    message.ack()
+        broker.publish(*((b"{}", "erasure") for _ in range(100)))
 
 
 def test_where_the_answers_go_comes_in_with_the_message(broker: Broker) -> None:
