@@ -224,5 +224,5 @@ def run(folder: Path, *, small: bool) -> Report:
             Figure(what, "s", [ours for ours, _ in found], "target", [found[0][1]], at_most=1)
             for what, found in measured.items()
         ],
-        notes,
+        list(dict.fromkeys(notes)),
     )
