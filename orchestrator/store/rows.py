@@ -26,10 +26,11 @@ STEP = (
     "step.waiting_on, step.failure, step.error, step.result)::text"
 )
 """What ``to_step`` reads: a step's columns as PostgreSQL writes a row."""
-_REMEMBERED = 20_000
+_REMEMBERED, _RUNS = 20_000, 4_000
+"""Steps, and runs, that are remembered: a few batches' worth, for they may be large."""
 
 
-@lru_cache(_REMEMBERED)
+@lru_cache(_RUNS)
 def to_steps(rows: tuple[str, ...]) -> tuple[Step, ...]:
     """The steps of a run, in order of ordinal, as the core's values. Equal ones are the same object."""
     return tuple(map(to_step, rows))
