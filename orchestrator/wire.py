@@ -23,7 +23,7 @@ from amqp.spec import Basic
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
 
-__all__ = ["Writer", "transport_of"]
+__all__ = ["Writer", "tls_of", "transport_of"]
 
 CHUNK = 64 * 1024
 """Bytes to ask the kernel for."""
@@ -83,9 +83,7 @@ class _Connection(pyamqp.Connection):  # type: ignore[misc]
     ) -> Any:
         kind = _Tcp
         if ssl:
-            # Without a name to look for, the driver takes any server with a certificate from anybody it trusts.
-            name = urlsplit(f"//{host}").hostname
-            kind, ssl = _Tls, {"server_hostname": name, **(ssl if isinstance(ssl, dict) else {})}
+            kind, ssl = _Tls, {**tls_of(f"amqps://{host}"), **(ssl if isinstance(ssl, dict) else {})}
         return kind(host, connect_timeout, ssl=ssl, read_timeout=read, write_timeout=write, **options)
 
     def blocking_read(self, timeout: float | None = None) -> bool:
@@ -146,6 +144,15 @@ class TlsTransport(pyamqp.SSLTransport):  # type: ignore[misc]
 def transport_of(url: str) -> type | None:
     """What kombu is to speak RabbitMQ's protocol with; ``None`` for another broker's: kombu knows it by the URL."""
     return {"amqp": Transport, "pyamqp": Transport, "amqps": TlsTransport}.get(url.partition("://")[0])
+
+
+def tls_of(url: str) -> dict[str, Any]:
+    """What the driver has to know of TLS, for those who use it as it is; nothing for a URL without.
+
+    Without a name to look for, it takes any server with a certificate from anybody that it trusts.
+    """
+    parsed = urlsplit(url)
+    return {"server_hostname": parsed.hostname} if parsed.scheme == "amqps" else {}
 
 
 def _split(data: bytes, frames: deque[tuple[int, int, bytes]]) -> bytes:

@@ -9,6 +9,7 @@ from celery import Celery
 
 from orchestrator.broker import topology
 from orchestrator.settings import Settings
+from orchestrator.wire import tls_of
 
 RING = "habeas.ring"
 """The one task: a system has something to do."""
@@ -19,6 +20,7 @@ def make_app(settings: Settings, systems: Iterable[str]) -> Celery:
     app = Celery("habeas", set_as_current=False)
     options: dict[str, Any] = {
         "broker_url": topology.broker_url(settings),
+        "broker_use_ssl": tls_of(topology.broker_url(settings)),
         "broker_transport_options": topology.transport_options(settings),
         "broker_connection_retry": True,
         "broker_connection_retry_on_startup": True,

@@ -73,6 +73,11 @@ class Limits:
         """The bucket that keeps ``per_second`` and ``burst``."""
         return None if self.per_second is None else rate(self.per_second, self.burst)
 
+    @property
+    def limited(self) -> bool:
+        """Whether more than its state decides how much may be claimed."""
+        return self.per_second is not None or self.concurrency is not None or bool(self.gather)
+
 
 DEFAULT_LIMITS = Limits()
 

@@ -159,9 +159,7 @@ class Execute:
 
     def _quick(self, name: str, n: int) -> bool:
         """Whether so many steps would be done quickly, and no limit is to be kept."""
-        limits = self._systems[name].limits
-        limited = limits.per_second is not None or limits.concurrency is not None or limits.gather
-        return not limited and self._seconds.get(name, math.inf) * n <= QUICK
+        return not self._systems[name].limits.limited and self._seconds.get(name, math.inf) * n <= QUICK
 
     def _carry_out(self, batches: Sequence[_Batch], sealed: Sealed, *, holds: bool) -> Advanced:
         advanced, done = Advanced(), Said()

@@ -39,16 +39,15 @@ def claim(
     before, or where a single one is to probe whether the system is well again.
     """
     n, looked = min(n, limits.batch), None
-    limited = limits.rate is not None or limits.concurrency is not None or limits.gather
     values = {"system": system, "token": token, "lease": lease, "alone": not beside}
-    rows = [] if limited else tx.execute(_TAKE, {**values, "n": n, "looked": False}).all()
+    rows = [] if limits.limited else tx.execute(_TAKE, {**values, "n": n, "cleared": False}).all()
     if not rows and not beside:
         # Nothing is ready, or the system is paused, resting or to be probed; or its limits have the first word.
         if limits.rate is not None:
             looked = rates.look(tx, system, limits.rate)
             n = min(n, int(looked.bucket.tokens)) if looked is not None else 0
-        room = 0 if n <= 0 else _room(tx, system, limits, n) if limited else _probe(tx, system, limits)
-        rows = tx.execute(_TAKE, {**values, "n": room, "looked": True}).all() if room > 0 else []
+        room = 0 if n <= 0 else _room(tx, system, limits, n) if limits.limited else _probe(tx, system, limits)
+        rows = tx.execute(_TAKE, {**values, "n": room, "cleared": True}).all() if room > 0 else []
     if looked is not None and rows:
         rates.take(tx, system, looked, token, len(rows), lease)
     return [Claimed(request, token, to_step(step), deadline) for request, step, deadline in rows]
@@ -56,7 +55,7 @@ def claim(
 
 _TAKE = text(f"""
 WITH free AS (
-    SELECT 1 WHERE :looked
+    SELECT 1 WHERE :cleared
         OR EXISTS (SELECT 1 FROM connector_state WHERE system = :system AND NOT paused AND breaker_until IS NULL)
 ), solo AS (
     SELECT request_id, ordinal FROM step

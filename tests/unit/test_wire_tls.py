@@ -6,7 +6,7 @@ import datetime as dt
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from kombu import Connection
 
+from orchestrator.broker.celery_app import make_app
+from orchestrator.settings import Settings
 from orchestrator.wire import transport_of
 
 
@@ -70,10 +72,20 @@ def broker(file: Path) -> Iterator[tuple[int, list[bytes]]]:
         thread.join(5)
 
 
-def connect(port: int, host: str = "127.0.0.1") -> Exception:
+def ours(url: str) -> Connection:
+    """As intake, the relay and publishers connect."""
+    return Connection(url, transport=transport_of(url), connect_timeout=5)
+
+
+def celerys(url: str) -> Connection:
+    """As workers connect, and those who ring for them."""
+    settings = Settings.model_validate({"database_url": "postgresql://u:p@h/d", "broker_url": url})
+    return make_app(settings, []).connection_for_write()
+
+
+def connect(how: Callable[[str], Connection], port: int, host: str = "127.0.0.1") -> Exception:
     """Connect, and tell what came of it: this server never speaks AMQP."""
-    url = f"amqps://guest:guest@{host}:{port}//"
-    with Connection(url, transport=transport_of(url), connect_timeout=5) as connection:
+    with how(f"amqps://guest:guest@{host}:{port}//") as connection:
         try:
             connection.connect()
         except Exception as error:  # noqa: BLE001 - told to the test
@@ -81,34 +93,44 @@ def connect(port: int, host: str = "127.0.0.1") -> Exception:
     raise AssertionError("it spoke AMQP")
 
 
+everybody = pytest.mark.parametrize("how", [ours, celerys])
 HERE, NAMED = x509.IPAddress(ip_address("127.0.0.1")), x509.DNSName("broker.example.org")
 
 
+@everybody
 @pytest.mark.parametrize(("names", "host"), [([HERE], "127.0.0.1"), ([NAMED], "broker.example.org")])
 def test_a_broker_that_is_who_it_should_be_is_spoken_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[x509.GeneralName], host: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: Callable[[str], Connection],
+    names: list[x509.GeneralName],
+    host: str,
 ) -> None:
     file = certificate(tmp_path, *names)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     found = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda _host, *how, **more: found("127.0.0.1", *how, **more))
     with broker(file) as (port, heard):
-        assert not isinstance(connect(port, host), ssl.SSLCertVerificationError)
+        assert not isinstance(connect(how, port, host), ssl.SSLCertVerificationError)
     assert set(heard) == {b"AMQP\x00\x00\x09\x01"}
 
 
+@everybody
 def test_a_broker_that_shows_another_ones_certificate_hears_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[[str], Connection]
 ) -> None:
     file = certificate(tmp_path, NAMED)
     monkeypatch.setenv("SSL_CERT_FILE", str(file))
     with broker(file) as (port, heard):
-        assert isinstance(connect(port), ssl.SSLCertVerificationError)
+        assert isinstance(connect(how, port), ssl.SSLCertVerificationError)
     assert heard == []
 
 
-def test_a_broker_that_nobody_vouches_for_hears_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@everybody
+def test_a_broker_that_nobody_vouches_for_hears_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Callable[[str], Connection]
+) -> None:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     with broker(certificate(tmp_path, HERE)) as (port, heard):
-        assert isinstance(connect(port), ssl.SSLCertVerificationError)
+        assert isinstance(connect(how, port), ssl.SSLCertVerificationError)
     assert heard == []

@@ -126,7 +126,6 @@ def test_each_system_is_judged_by_its_own_answers(make_world: MakeWorld) -> None
     world.rows("UPDATE connector_state SET failures = 1 WHERE system IN ('crm', 'shop')")
     admitted(world, 3)
     for n in range(3):
-        # One script for each system: what is asked first takes the first behaviour.
         world.connector("mail").on(f"p{n}@example.org", Retryable("down"))
     world.runtime.execute.work("crm", "mail", "shop")
     rows = world.rows("SELECT system, failures, breaker_until IS NOT NULL FROM connector_state ORDER BY system")

@@ -63,7 +63,7 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-CLAIM = {"system": "s0", "n": 100, "looked": False, "token": uuid4(), "lease": timedelta(seconds=10)}
+CLAIM = {"system": "s0", "n": 100, "cleared": False, "token": uuid4(), "lease": timedelta(seconds=10)}
 CASES: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
     "claim": (claims._TAKE, {**CLAIM, "alone": True}, {"step_claim", "step_lost"}),
     "claim beside another system's": (claims._TAKE, {**CLAIM, "alone": False}, {"step_claim", "step_lost"}),
