@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +19,8 @@ from orchestrator.core.events import Event
 from orchestrator.core.model import Run
 from orchestrator.core.vocabulary import Action, Outcome, Right, StepState
 from orchestrator.stages.answers import Answers
-from orchestrator.stages.secrets import Secrets
+from orchestrator.stages.onward import Following, Onward, take
+from orchestrator.stages.secrets import Facts, Opened, Secrets
 from orchestrator.store import bulk, runs, systems, tables, tally
 
 OUTBOX_CHANNEL = "habeas_outbox"
@@ -34,6 +37,17 @@ class Happening:
     artifact: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of requests already, and need not be read again."""
+
+    facts: Mapping[UUID, Opened] = field(default_factory=dict)
+    runs: runs.Remembered = runs.NONE
+
+
+NOTHING = Known()
+
+
 @dataclass(slots=True)
 class Advanced:
     """What came of it, for the time after the commit."""
@@ -43,12 +57,15 @@ class Advanced:
     fenced: list[Happening] = field(default_factory=list)
     """Happenings that came too late and changed nothing."""
     closed: list[UUID] = field(default_factory=list)
+    following: Following | None = None
+    """What a settle took in the same breath."""
 
     def add(self, other: Advanced) -> None:
         """Take in another's."""
         self.rings += other.rings
         self.fenced += other.fenced
         self.closed += other.closed
+        self.following = other.following
 
 
 class Advance:
@@ -58,10 +75,19 @@ class Advance:
         """Holds no state of its own."""
         self._answers, self._secrets = answers, secrets
 
-    def apply(self, tx: Connection, happenings: Sequence[Happening]) -> Advanced:
-        """Apply in order. Raises ``machine.Impossible`` when an operator asks what a state forbids."""
+    def apply(
+        self,
+        tx: Connection,
+        happenings: Sequence[Happening],
+        known: Known = NOTHING,
+        onward: Onward | None = None,
+    ) -> Advanced:
+        """Apply in order. Raises ``machine.Impossible`` when an operator asks what a state forbids.
+
+        ``known``: of some of the requests; ``onward``: what to take if it becomes ready.
+        """
         ready = not all(isinstance(h.event, ev.OWN_STEP) for h in happenings)
-        stored = runs.lock(tx, (h.request for h in happenings), ready=ready)
+        stored = runs.lock(tx, (h.request for h in happenings), ready=ready, remembered=known.runs)
         moment = runs.now(tx)
         alike = Alike(moment)
         after = {id_: s.run for id_, s in stored.items()}
@@ -79,18 +105,35 @@ class Advance:
         # Before the runs: who was erased is told by what was found, up to now.
         bulk.insert(tx, tables.finding, [h.finding for h in counted if h.finding], ignore="request_id, ordinal")
         bulk.insert(tx, tables.artifact, [h.artifact for h in counted if h.artifact])
+        before = {id_: s.run for id_, s in stored.items()}
+        following = take(tx, before, after, onward) if onward else None
+        concerned = {id_ for id_, run in after.items() if not run.open}
+        if following:
+            concerned |= following.runs.runs.keys()
+        facts = self._secrets.caught_up(tx, {id_: known.facts[id_] for id_ in concerned if id_ in known.facts})
         changes = [
             runs.Change(s.header, s.run, after[id_], tuple(c for c in commands[id_] if isinstance(c, Record)))
             for id_, s in stored.items()
         ]
-        advanced.add(self.save(tx, changes, commands, moment))
+        advanced.add(self.save(tx, changes, commands, moment, facts, onward.lease if onward else timedelta()))
+        if following:
+            advanced.following = replace(following, facts=facts)
         self._count_fenced(tx, stored, advanced.fenced)
         return advanced
 
     def save(
-        self, tx: Connection, changes: Sequence[runs.Change], commands: Mapping[UUID, Sequence[Command]], moment: Any
+        self,
+        tx: Connection,
+        changes: Sequence[runs.Change],
+        commands: Mapping[UUID, Sequence[Command]],
+        moment: Any,
+        facts: Facts = MappingProxyType({}),
+        lease: timedelta = timedelta(),
     ) -> Advanced:
-        """Write changed or new runs, their audit, their announcements; tell what to ring for."""
+        """Write changed or new runs, their audit, their announcements; tell what to ring for.
+
+        ``facts``: what is known of some of the requests; ``lease``: for how long steps are taken that begin.
+        """
         rows = [
             self._answers.announce(c.header, c.after, command, moment)
             for c in changes
@@ -98,9 +141,9 @@ class Advance:
             if isinstance(command, Announce)
         ]
         closed = [c for c in changes if not c.after.open and (c.before is None or c.before.open)]
-        erased = self._erased(tx, [c.after for c in closed])
+        erased = self._erased(tx, [c.after for c in closed], facts)
         with bulk.together(tx):
-            runs.save(tx, changes, moment)
+            runs.save(tx, changes, moment, lease)
             enqueue(tx, rows)
             bulk.insert(tx, tables.ledger, erased, ignore="hash, request_id")
             tally.count(tx, changes)
@@ -108,12 +151,12 @@ class Advance:
         rings = Counter(s.system for c in changes for s in c.after.steps if s.state is StepState.READY)
         return Advanced(rings=rings, closed=[c.header.id for c in closed])
 
-    def _erased(self, tx: Connection, closed: Sequence[Run]) -> list[dict[str, Any]]:
+    def _erased(self, tx: Connection, closed: Sequence[Run], facts: Facts) -> list[dict[str, Any]]:
         """Who was erased, as keyed hashes: so that they can be recognised if their data comes back."""
         erased = [r.request for r in closed if r.right is Right.ERASURE and _something_erased(r)]
         return [
             {"hash": digest, "request_id": request}
-            for request, digests in self._secrets.identity_hashes(tx, erased).items()
+            for request, digests in self._secrets.identity_hashes(tx, erased, facts).items()
             for digest in digests
         ]
 

@@ -11,13 +11,13 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from connectors import contract
 from orchestrator import logs
@@ -25,18 +25,20 @@ from orchestrator.artifacts.spool import Stored, remove_stored
 from orchestrator.core import events as ev
 from orchestrator.core.model import NEVER, System
 from orchestrator.core.vocabulary import Action, Failure
-from orchestrator.errors import StoreFull, Unavailable, VaultError
+from orchestrator.errors import StoreFull, Unavailable
 from orchestrator.stages import results
-from orchestrator.stages.advance import Advanced, Happening
+from orchestrator.stages.advance import Advanced, Happening, Known
 from orchestrator.stages.heartbeat import Heartbeat
-from orchestrator.stages.holds import Holds, handle_of, parked_by_hold, signal_of
+from orchestrator.stages.holds import HELD_BACK, Holds, handle_of, parked_by_hold, signal_of
 from orchestrator.stages.lent import Lent
+from orchestrator.stages.onward import Onward, Taken
 from orchestrator.stages.pace import Pace
-from orchestrator.stages.secrets import Opened, Sealed, Secrets
+from orchestrator.stages.secrets import Facts, Opened, Sealed, Secrets
 from orchestrator.stages.settle import Said, Settle
 from orchestrator.store import claims
 from orchestrator.store.claims import Claimed
 from orchestrator.store.database import Database
+from orchestrator.store.runs import NONE, Remembered
 
 _log = logs.get("execute")
 
@@ -107,11 +109,14 @@ class Execute:
             return [first]
         return [first, *sorted(name for name in others if self._quick(name, 1))]
 
-    def work(self, first: str, *others: str, on_full: Callable[[], None] = lambda: None) -> Worked:
+    def work(
+        self, first: str, *others: str, served: Collection[str] = (), on_full: Callable[[], None] = lambda: None
+    ) -> Worked:
         """One round: a claim on each system, then one call for each action in it.
 
-        ``others``: as ``together`` says. ``on_full`` is called before the work begins when the first claim took all it
-        may: another worker can take the rest. Raises ``Unavailable`` when the database is away.
+        ``others``: as ``together`` says. What this makes ready in quick systems of ``served`` is taken at once, and
+        worked on in the same way (``onward``). ``on_full`` is called before the work begins when the first claim
+        took all it may: another worker can take the rest. Raises ``Unavailable`` when the database is away.
         """
         batches, sealed, holds = self._claim(first, others)
         if not batches:
@@ -121,12 +126,20 @@ class Execute:
         full = tuple(b.system.name for b in batches if alone or len(b.claimed) >= self._allowed(b.system.name, first))
         if first in full:
             on_full()
-        with ExitStack() as leases:
-            for batch in batches:
-                leases.enter_context(self._heartbeat.holding(batch.claimed[0].token))
-                leases.enter_context(batch.pace)
-            advanced = self._carry_out(batches, sealed, holds=holds)
-        return Worked(sum(len(b.claimed) for b in batches), full, advanced)
+        facts: Facts = self._secrets.unseal(sealed)
+        claimed, advanced, left = 0, Advanced(), NONE
+        while True:
+            claimed += sum(len(b.claimed) for b in batches)
+            with ExitStack() as leases:
+                for batch in batches:
+                    leases.enter_context(self._heartbeat.holding(batch.claimed[0].token))
+                    leases.enter_context(batch.pace)
+                advanced.add(self._carry_out(batches, facts, left, served, holds=holds))
+            following = advanced.following
+            if following is None:
+                return Worked(claimed, full, advanced)
+            batches, facts = self._batches(following.taken), following.facts
+            left, holds = following.runs, following.holds
 
     def _claim(self, first: str, others: Sequence[str]) -> tuple[list[_Batch], Sealed, bool]:
         """Claim, and read the sealed facts of what was claimed; whether any legal hold is in force."""
@@ -140,12 +153,20 @@ class Execute:
                 limits, token, since, beside = system.limits, uuid4(), time.monotonic(), name != first
                 claimed = claims.claim(tx, name, limits, n, token, lease, beside=beside)
                 if claimed:
-                    pace = Pace(self._database, name, limits.rate, token, len(claimed), since, lease)
-                    batches.append(_Batch(system, claimed, pace))
-                    _log.debug("steps.claimed", system=name, steps=len(claimed))
+                    batches.append(self._batch_of(system, claimed, since))
             sealed = self._secrets.sealed(tx, {c.request for b in batches for c in b.claimed})
             holds = self._holds.any(tx, (c.step.action for b in batches for c in b.claimed))
         return batches, sealed, holds
+
+    def _batches(self, taken: Taken) -> list[_Batch]:
+        return [self._batch_of(self._systems[name], its, time.monotonic()) for name, its in taken.items()]
+
+    def _batch_of(self, system: System, claimed: Sequence[Claimed], since: float) -> _Batch:
+        _log.debug("steps.claimed", system=system.name, steps=len(claimed))
+        lease, rate = self._heartbeat.lease, system.limits.rate
+        return _Batch(
+            system, claimed, Pace(self._database, system.name, rate, claimed[0].token, len(claimed), since, lease)
+        )
 
     def _most(self, name: str) -> int:
         """The most steps of one claim."""
@@ -153,22 +174,26 @@ class Execute:
 
     def _allowed(self, name: str, first: str) -> int:
         """The most steps of a claim on a system, beside the first one or as it."""
-        if name == first:
-            return self._most(name)
+        return self._most(name) if name == first else self._beside(name)
+
+    def _beside(self, name: str) -> int:
+        """The most steps that are taken of a quick system."""
         return min(self._most(name), int(QUICK / max(self._seconds[name], 1e-6)))
 
     def _quick(self, name: str, n: int) -> bool:
         """Whether so many steps would be done quickly, and no limit is to be kept."""
         return not self._systems[name].limits.limited and self._seconds.get(name, math.inf) * n <= QUICK
 
-    def _carry_out(self, batches: Sequence[_Batch], sealed: Sealed, *, holds: bool) -> Advanced:
-        advanced, done = Advanced(), Said()
+    def _carry_out(
+        self, batches: Sequence[_Batch], facts: Facts, left: Remembered, served: Collection[str], *, holds: bool
+    ) -> Advanced:
+        known = Known({request: one for request, one in facts.items() if isinstance(one, Opened)}, left)
+        advanced, done = Advanced(), Said(known)
         flushed = time.monotonic()
-        opened = self._secrets.unseal(sealed)
-        core = results.Results(i for facts in opened.values() if isinstance(facts, Opened) for i in facts.identities)
+        core = results.Results(i for one in known.facts.values() for i in one.identities)
         for batch in batches:
             system = batch.system
-            items, early = self._prepare(batch, opened, holds=holds)
+            items, early = self._prepare(batch, facts, holds=holds)
             for happening in early:
                 done.add(system, happening, asked=False)
             by_action: dict[Action, list[_Item]] = defaultdict(list)
@@ -181,18 +206,21 @@ class Execute:
                     late = time.monotonic() - flushed > FLUSH_SECONDS
                     if late or len(done) >= FLUSH or done.bytes >= FLUSH_BYTES:
                         advanced.add(self._settled(done))
-                        done, flushed = Said(), time.monotonic()
+                        done, flushed = Said(known), time.monotonic()
                 seconds = time.monotonic() - began
                 self._seconds[system.name] = seconds / len(tasks)
                 _log.info(
                     "batch.worked", system=system.name, action=str(action), steps=len(tasks), seconds=round(seconds, 3)
                 )
         if len(done):
-            advanced.add(self._settled(done))
+            # Not to a system that fails: it is for its circuit breaker to say whether it is asked again.
+            room = {s: self._beside(s) for s in served if s not in done.failed and self._quick(s, 1)}
+            ranks = {c.request: c.rank for batch in batches for c in batch.claimed}
+            advanced.add(self._settled(done, Onward(room, self._heartbeat.lease, ranks)))
         return advanced
 
-    def _settled(self, said: Said) -> Advanced:
-        advanced = self._settle.settle(said)
+    def _settled(self, said: Said, onward: Onward | None = None) -> Advanced:
+        advanced = self._settle.settle(said, onward)
         late = [h.artifact for h in advanced.fenced if h.artifact and h.artifact["location"]]
         if late:
             with self._database.transaction() as tx:
@@ -205,9 +233,7 @@ class Execute:
 
     # Before the call. -----------------------------------------------------------------------------------------------
 
-    def _prepare(
-        self, batch: _Batch, opened: Mapping[UUID, Opened | VaultError], *, holds: bool
-    ) -> tuple[list[_Item], list[Happening]]:
+    def _prepare(self, batch: _Batch, opened: Facts, *, holds: bool) -> tuple[list[_Item], list[Happening]]:
         """The tasks of a batch; and what is settled without a call (shredded or damaged, under legal hold)."""
         system = batch.system
         items: list[_Item] = []
@@ -219,7 +245,7 @@ class Execute:
             else:
                 why = str(facts or "the request's personal data was already shredded")
                 early.append(_failed(one, system, Failure.FATAL, why))
-        if not holds:
+        if not holds or HELD_BACK.isdisjoint(i.claimed.step.action for i in items):
             return items, early
         try:
             with self._database.transaction() as tx:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +26,7 @@ EFFECTS = "effects"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Opened:
-    """A request's facts in the clear: lives for the length of one batch, is never logged (it has no repr)."""
+    """A request's facts in the clear: lives while a worker is at it, is never logged (it has no repr)."""
 
     key: RequestKey
     identities: tuple[Identity, ...]
@@ -35,6 +35,8 @@ class Opened:
     categories: frozenset[str] | None
     effects: str
     """What the idempotency keys of its effects begin with."""
+    findings: frozenset[int]
+    """Ordinals of the steps whose findings are among the identities."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,10 @@ class Sealed:
     """Wrapped key and payload."""
     findings: Mapping[UUID, Sequence[tuple[int, bytes]]]
     """Ordinal of the step that found, and what it found."""
+
+
+Facts = Mapping[UUID, Opened | VaultError]
+"""The facts of requests; what could not be opened stands in its place. A shredded request is left out."""
 
 
 class Secrets:
@@ -109,12 +115,24 @@ class Secrets:
                 opened[request] = error
         return opened
 
-    def identity_hashes(self, tx: Connection, requests: Sequence[UUID]) -> dict[UUID, list[bytes]]:
-        """The keyed hashes of the requests' identities, for the ledger."""
-        return {
-            request: sorted({self._ledger.hash(i) for i in opened.identities})
-            for request, opened in self.open(tx, requests).items()
-        }
+    @staticmethod
+    def caught_up(tx: Connection, known: Mapping[UUID, Opened]) -> dict[UUID, Opened | VaultError]:
+        """What is known of requests, with what was found since; what can't be opened stands in its place."""
+        facts: dict[UUID, Opened | VaultError] = dict(known)
+        for request, ordinal, sealed in tx.execute(_FOUND, {"ids": sorted(known)}).all() if known else ():
+            one = facts[request]
+            if isinstance(one, Opened) and ordinal not in one.findings:
+                try:
+                    facts[request] = _and_found(one, ordinal, sealed)
+                except VaultError as error:
+                    facts[request] = error
+        return facts
+
+    def identity_hashes(self, tx: Connection, requests: Sequence[UUID], facts: Facts) -> dict[UUID, list[bytes]]:
+        """The keyed hashes of the requests' identities, for the ledger. ``facts``: what is known of some of them."""
+        known = {r: one for r in requests if isinstance(one := facts.get(r), Opened)}
+        opened = {**known, **self.open(tx, (r for r in requests if r not in known))}
+        return {r: sorted({self._ledger.hash(i) for i in one.identities}) for r, one in opened.items()}
 
     @staticmethod
     def shred(tx: Connection, requests: Sequence[UUID]) -> None:
@@ -135,11 +153,14 @@ FROM request_secret s LEFT JOIN finding f ON f.request_id = s.request_id
 WHERE s.request_id = ANY(:ids) ORDER BY f.ordinal""")
 
 
+_FOUND = text("SELECT request_id, ordinal, sealed FROM finding WHERE request_id = ANY(:ids) ORDER BY ordinal")
+
+
 def _opened(request: UUID, key: RequestKey, payload: bytes, findings: Sequence[tuple[int, bytes]]) -> Opened:
     facts = from_json(key.open(payload, PAYLOAD))
     identities = [Identity(i["type"], i["value"], i.get("format", "raw")) for i in facts["subject"]["identities"]]
     for ordinal, sealed in findings:
-        identities += [Identity(*i) for i in from_json(key.open(sealed, f"{FINDING}/{ordinal}"))]
+        identities += _found(key, ordinal, sealed)
     categories = facts.get("scope", {}).get("categories")
     return Opened(
         key,
@@ -148,4 +169,14 @@ def _opened(request: UUID, key: RequestKey, payload: bytes, findings: Sequence[t
         frozenset(facts.get("purposes", ())),
         frozenset(categories) if categories else None,
         facts.get(EFFECTS) or str(request),  # before there were keys of their own, the id served
+        frozenset(ordinal for ordinal, _ in findings),
     )
+
+
+def _and_found(opened: Opened, ordinal: int, sealed: bytes) -> Opened:
+    identities = (*opened.identities, *_found(opened.key, ordinal, sealed))
+    return replace(opened, identities=tuple(dict.fromkeys(identities)), findings=opened.findings | {ordinal})
+
+
+def _found(key: RequestKey, ordinal: int, sealed: bytes) -> list[Identity]:
+    return [Identity(*i) for i in from_json(key.open(sealed, f"{FINDING}/{ordinal}"))]

@@ -14,7 +14,8 @@ from orchestrator.core import events as ev
 from orchestrator.core.model import System
 from orchestrator.core.vocabulary import Failure
 from orchestrator.errors import Unavailable
-from orchestrator.stages.advance import Advance, Advanced, Happening
+from orchestrator.stages.advance import NOTHING, Advance, Advanced, Happening, Known
+from orchestrator.stages.onward import Onward
 from orchestrator.store import systems, tables
 from orchestrator.store.database import Database
 
@@ -33,10 +34,13 @@ _SYSTEM_FAILED = frozenset({Failure.RETRYABLE, Failure.RATE_LIMITED, Failure.UNA
 class Said:
     """What came of one round, to be settled together."""
 
-    def __init__(self) -> None:
-        """Nothing yet."""
+    def __init__(self, known: Known = NOTHING) -> None:
+        """Nothing yet. ``known``: of the requests concerned."""
+        self.known = known
         self.happenings: list[Happening] = []
         self.systems: set[str] = set()
+        self.failed: set[str] = set()
+        """Systems of which anything failed."""
         self.bytes = 0
         """Of gathered data that is held in memory until it is settled."""
         self._asked: dict[str, tuple[System, list[Happening]]] = {}
@@ -48,6 +52,8 @@ class Said:
         """``asked``: the system was called, so that its circuit breaker can learn from what came of it."""
         self.happenings.append(happening)
         self.systems.add(system.name)
+        if isinstance(happening.event, ev.Failed):
+            self.failed.add(system.name)
         if happening.artifact is not None and happening.artifact["inline"] is not None:
             self.bytes += len(happening.artifact["inline"])
         if asked:
@@ -72,13 +78,16 @@ class Settle:
         """Shares ``Advance`` with the other stages. ``patience``: seconds."""
         self._database, self._advance, self._patience = database, advance, patience
 
-    def settle(self, said: Said) -> Advanced:
-        """Settle. Raises ``Unavailable`` when the database stays away: the leases then run out, and all is redone."""
+    def settle(self, said: Said, onward: Onward | None = None) -> Advanced:
+        """Settle, and take what is ready next, as ``onward`` says.
+
+        Raises ``Unavailable`` when the database stays away: the leases then run out, and all is redone.
+        """
         until = time.monotonic() + self._patience
         for attempt in count(1):
             try:
                 with self._database.transaction() as tx:
-                    advanced = self._advance.apply(tx, said.happenings)
+                    advanced = self._advance.apply(tx, said.happenings, said.known, onward)
                     _breakers(tx, said.answers(advanced.fenced))
                 break
             except Unavailable:

@@ -6,7 +6,7 @@ of ``connector_state``, so they hold across all workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -27,6 +27,8 @@ class Claimed:
     token: UUID
     step: Step
     deadline: Any
+    rank: Any
+    """Its place in order of claiming, the same in all steps of a request."""
 
 
 def claim(
@@ -50,7 +52,7 @@ def claim(
         rows = tx.execute(_TAKE, {**values, "n": room, "cleared": True}).all() if room > 0 else []
     if looked is not None and rows:
         rates.take(tx, system, looked, token, len(rows), lease)
-    return [Claimed(request, token, to_step(step), deadline) for request, step, deadline in rows]
+    return [Claimed(request, token, to_step(step), deadline, rank) for request, step, deadline, rank in rows]
 
 
 _TAKE = text(f"""
@@ -71,8 +73,38 @@ WITH free AS (
 UPDATE step SET state = 'running', token = :token, lease_until = clock_timestamp() + :lease,
     attempt = attempt + 1, changed_at = now()
 FROM taken WHERE step.request_id = taken.request_id AND step.ordinal = taken.ordinal
-RETURNING step.request_id, {STEP}, step.deadline
+RETURNING step.request_id, {STEP}, step.deadline, step.rank
 """)  # noqa: S608 - our own columns
+
+
+@dataclass(frozen=True, slots=True)
+class Firsts:
+    """Who stands first in the queues of systems that nothing keeps claims off."""
+
+    ranks: Mapping[str, Any]
+    """System → rank of the first; ``None`` where nothing is ready."""
+    holds: bool
+    """Whether any legal hold is in force."""
+    by: str
+    """The id of the transaction that asked."""
+
+
+def firsts(tx: Connection, systems: Iterable[str]) -> Firsts:
+    """Who stands first in the queues of these systems.
+
+    Left out are those that are paused, resting, to be probed, or have something ready that was lost before.
+    """
+    rows = tx.execute(_FIRSTS, {"systems": list(systems)}).all()
+    by = rows[0].by if rows else ""
+    return Firsts({row.system: row.rank for row in rows}, any(row.holds for row in rows), by)
+
+
+_FIRSTS = text("""
+SELECT system, pg_current_xact_id()::xid::text AS by, EXISTS (SELECT 1 FROM hold WHERE released_at IS NULL) AS holds, (
+    SELECT rank FROM step WHERE system = c.system AND state = 'ready' AND crashes = 0 ORDER BY rank LIMIT 1) AS rank
+FROM connector_state AS c
+WHERE system = ANY(:systems) AND NOT paused AND breaker_until IS NULL
+    AND NOT EXISTS (SELECT 1 FROM step WHERE system = c.system AND state = 'ready' AND crashes > 0)""")
 
 
 def _room(tx: Connection, system: str, limits: Limits, n: int) -> int:

@@ -119,15 +119,17 @@ def from_result(result: Result) -> dict[str, Any]:
     return {**result_facts(result), **({"evidence": dict(result.evidence)} if result.evidence else {})}
 
 
-def from_step(step: Step) -> dict[str, Any]:
-    """The columns of a step that change in its life."""
+def from_step(step: Step, lease_until: datetime | None = None) -> dict[str, Any]:
+    """The columns of a step that change in its life. ``lease_until``: the end of its lease, if it is running."""
     return {
         "ordinal": step.ordinal,
         "state": str(step.state),
         "due": step.due,
+        "attempt": step.attempt,
         "failures": step.failures,
         "crashes": step.crashes,
         "token": step.token,
+        "lease_until": lease_until if step.state is StepState.RUNNING else None,
         "handle": step.handle,
         "signal": step.signal,
         "parked_for": step.parked_for,

@@ -62,24 +62,48 @@ class Change:
     """New runs: how far they stand back behind other sources' (``turns``)."""
 
 
-def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True) -> dict[UUID, Stored]:
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """Runs as a transaction left them.
+
+    Whoever changes a run writes its request's row, so by that row one knows whether it is still so.
+    """
+
+    by: str
+    """The transaction's id."""
+    runs: Mapping[UUID, Run]
+
+
+NONE = Remembered("", {})
+
+
+def lock(
+    tx: Connection, ids: Iterable[UUID], *, ready: bool = True, remembered: Remembered = NONE
+) -> dict[UUID, Stored]:
     """The runs, locked in order of id, so that two settles can never wait for each other in a circle.
 
     A request's row stands for its steps: whoever changes one locks it, but for a claim, which takes a ready step and
     knows nothing of its request. ``ready``: keep claims off what is ready as well, for it may be changed. Where it is
-    not, a step that is read as ready may be running meanwhile.
+    not, a step that is read as ready may be running meanwhile, and what is ``remembered`` need not be read.
     """
     wanted = {"ids": sorted(set(ids))}
     rows = tx.execute(_LOCK_REQUESTS, wanted).all()
+    known: Mapping[UUID, Run] = {}
     if ready:
         tx.execute(_LOCK_READY, wanted)
-    steps = {row.request_id: row.steps for row in tx.execute(_STEPS, wanted).all()}
-    return {row.id: Stored(Header(*row[:_HEADER]), to_run(row, steps.get(row.id, ()))) for row in rows}
+    else:
+        known = {r.id: remembered.runs[r.id] for r in rows if r.xmin == remembered.by and r.id in remembered.runs}
+    if len(known) < len(rows):
+        read = tx.execute(_STEPS, {"ids": [row.id for row in rows if row.id not in known]}).all()
+        steps = {row.request_id: row.steps for row in read}
+        known = {row.id: known.get(row.id) or to_run(row, steps.get(row.id, ())) for row in rows}
+    return {row.id: Stored(Header(*row[:_HEADER]), known[row.id]) for row in rows}
 
 
 _HEADER = len(fields(Header))
 _LOCK_REQUESTS = text(f"""
-SELECT {", ".join(f'"{f.name}"' for f in fields(Header))}, deadline, paused, stopping, stop_reason, resolution
+SELECT {", ".join(f'"{f.name}"' for f in fields(Header))}, deadline, paused, stopping, stop_reason, resolution,
+    xmin::text
 FROM request WHERE id = ANY(:ids) ORDER BY id FOR UPDATE""")  # noqa: S608 - our own columns
 # A statement of its own: what is read after it is as the last claim left it.
 _LOCK_READY = text("""
@@ -95,16 +119,19 @@ def now(tx: Connection) -> datetime:
     return moment
 
 
-def save(tx: Connection, changes: Sequence[Change], moment: datetime) -> None:
-    """Write new and changed runs with their audit entries: a handful of statements, whatever the number."""
+def save(tx: Connection, changes: Sequence[Change], moment: datetime, lease: timedelta = timedelta()) -> None:
+    """Write new and changed runs with their audit entries: a handful of statements, whatever the number.
+
+    ``lease``: for how long steps are taken that begin.
+    """
     entries, heads = _audit_rows(changes, moment)
     new = [c for c in changes if c.before is None]
     bulk.insert(tx, tables.request, [_new_request(c, moment, heads[c.header.id]) for c in new])
     bulk.insert(tx, tables.step, _new_steps(new))
     old = [c for c in changes if c.before is not None and (c.records or c.after != c.before)]
     bulk.update(tx, tables.request, ("id",), [_request(c, moment, heads[c.header.id]) for c in old])
-    also = ", lease_until = NULL, changed_at = now()"
-    bulk.update(tx, tables.step, ("request_id", "ordinal"), _changed_steps(old), also=also)
+    steps = _changed_steps(old, moment + lease)
+    bulk.update(tx, tables.step, ("request_id", "ordinal"), steps, also=", changed_at = now()")
     bulk.insert(tx, tables.audit, entries)
 
 
@@ -126,7 +153,7 @@ def _new_steps(new: Sequence[Change]) -> list[dict[str, Any]]:
     ]
 
 
-def _changed_steps(old: Sequence[Change]) -> list[dict[str, Any]]:
+def _changed_steps(old: Sequence[Change], until: datetime) -> list[dict[str, Any]]:
     known: dict[
         tuple[int, int], list[dict[str, Any]]
     ] = {}  # by identity: runs that went the same way share their steps
@@ -136,7 +163,7 @@ def _changed_steps(old: Sequence[Change]) -> list[dict[str, Any]]:
         changed = known.get((id(before), id(after)))
         if changed is None:
             pairs = zip(before, after, strict=True)
-            changed = known[id(before), id(after)] = [from_step(b) for a, b in pairs if a is not b and a != b]
+            changed = known[id(before), id(after)] = [from_step(b, until) for a, b in pairs if a is not b and a != b]
         rows += [{"request_id": change.header.id, **row} for row in changed]
     return rows
 

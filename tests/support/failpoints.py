@@ -20,7 +20,7 @@ import argparse
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,10 +36,11 @@ from orchestrator.cli.processes import run_clock, run_intake, run_worker
 from orchestrator.core import events as ev
 from orchestrator.messages.envelope import Delivery
 from orchestrator.runtime import Runtime
-from orchestrator.stages.advance import Advance, Advanced, Happening
+from orchestrator.stages.advance import NOTHING, Advance, Advanced, Happening, Known
 from orchestrator.stages.execute import Execute, Worked
 from orchestrator.stages.heartbeat import Heartbeat
 from orchestrator.stages.intake import Admitted, Intake
+from orchestrator.stages.onward import Onward
 from orchestrator.stages.secrets import Secrets
 from orchestrator.stages.settle import Said, Settle
 
@@ -91,9 +92,11 @@ class Points:
 class _Execute(Execute):
     points: Points
 
-    def work(self, first: str, *others: str, on_full: Callable[[], None] = lambda: None) -> Worked:
+    def work(
+        self, first: str, *others: str, served: Collection[str] = (), on_full: Callable[[], None] = lambda: None
+    ) -> Worked:
         self.points.reach("before_claim")
-        return super().work(first, *others, on_full=on_full)
+        return super().work(first, *others, served=served, on_full=on_full)
 
 
 class _Heartbeat(Heartbeat):
@@ -109,8 +112,14 @@ class _Heartbeat(Heartbeat):
 class _Advance(Advance):
     points: Points
 
-    def apply(self, tx: Connection, happenings: Sequence[Happening]) -> Advanced:
-        advanced = super().apply(tx, happenings)
+    def apply(
+        self,
+        tx: Connection,
+        happenings: Sequence[Happening],
+        known: Known = NOTHING,
+        onward: Onward | None = None,
+    ) -> Advanced:
+        advanced = super().apply(tx, happenings, known, onward)
         if any(isinstance(h.event, ev.LeaseExpired) for h in happenings):
             self.points.reach("mid_sweep")
         elif any(isinstance(h.event, ev.Finished) for h in happenings):
@@ -121,9 +130,9 @@ class _Advance(Advance):
 class _Settle(Settle):
     points: Points
 
-    def settle(self, said: Said) -> Advanced:
+    def settle(self, said: Said, onward: Onward | None = None) -> Advanced:
         self.points.reach("after_call")
-        advanced = super().settle(said)
+        advanced = super().settle(said, onward)
         self.points.reach("after_settle")
         return advanced
 
