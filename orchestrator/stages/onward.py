@@ -62,39 +62,71 @@ def take(
 ) -> Following | None:
     """Take what was waiting ``before`` and is ready ``after``; ``after`` is changed.
 
-    The runs are locked, so nobody else can have what was waiting in them.
+    The runs are locked, so nobody else can have what was waiting in them. Where something was ready before, nothing is
+    taken: a claim on both has more people to a call.
     """
-    known: dict[tuple[int, int], list[Step]] = {}  # by the identity of steps, which runs that went one way share
-    found: list[tuple[datetime, Run, list[Step]]] = []
-    for id_, run in after.items():
-        key = id(before[id_].steps), id(run.steps)
-        if key not in known:
-            known[key] = _fresh(before[id_], run, onward)
-        if known[key]:
-            found.append((onward.ranks[id_], run, known[key]))
+    found = _found(before, after, onward)
     if not found:
         return None
-    found.sort(key=itemgetter(0))
     firsts = claims.firsts(tx, {s.system for _, _, steps in found for s in steps})
     room = dict(onward.room)
     taken: dict[str, list[Claimed]] = {}
+    runs: dict[UUID, Run] = {}
     moved: dict[tuple[int, ...], tuple[Step, ...]] = {}
     for rank, run, steps in found:
         mine = [s for s in steps if s.state is StepState.RUNNING or _free(s.system, rank, firsts.ranks, room)]
         if not mine:
             continue
-        key_ = id(run.steps), *(s.ordinal for s in mine)
-        if key_ not in moved:
-            moved[key_] = _moved(run, mine, onward)
-        after[run.request] = changed = replace(run, steps=moved[key_])
+        key = id(run.steps), *(s.ordinal for s in mine)
+        if key not in moved:
+            moved[key] = _moved(run, mine, onward)
+        after[run.request] = runs[run.request] = changed = replace(run, steps=moved[key])
         for step in mine:
             room[step.system] -= 1
             claimed = Claimed(run.request, onward.tokens[step.system], changed.steps[step.ordinal], run.deadline, rank)
             taken.setdefault(step.system, []).append(claimed)
-    concerned = {c.request for its in taken.values() for c in its}
-    return (
-        Following(taken, firsts.holds, Remembered(firsts.by, {id_: after[id_] for id_ in concerned})) if taken else None
-    )
+    return Following(taken, firsts.holds, Remembered(firsts.by, runs)) if taken else None
+
+
+def _found(
+    before: Mapping[UUID, Run], after: Mapping[UUID, Run], onward: Onward
+) -> list[tuple[datetime, Run, list[Step]]]:
+    """Runs with what became ready in them, in order of claiming, each with its rank.
+
+    And with what an earlier attempt of this settle took, of whose end nobody was told.
+    """
+    found: list[tuple[datetime, Run, list[Step]]] = []
+    known: dict[tuple[int, int], tuple[list[Step], bool]] = {}  # runs that went the same way share their steps
+    beside = False
+    for id_, run in after.items():
+        key = id(before[id_].steps), id(run.steps)
+        if key not in known:
+            known[key] = _of(before[id_], run, onward)
+        steps, ready = known[key]
+        beside = beside or ready
+        if steps:
+            found.append((onward.ranks[id_], run, steps))
+    if beside:
+        mine = ((rank, run, [s for s in steps if s.state is StepState.RUNNING]) for rank, run, steps in found)
+        found = [one for one in mine if one[2]]
+    return sorted(found, key=itemgetter(0))
+
+
+def _of(before: Run, after: Run, onward: Onward) -> tuple[list[Step], bool]:
+    """What can be taken of a run; and whether something was ready in it before."""
+    its: list[Step] = []
+    beside = False
+    for old, step in zip(before.steps, after.steps, strict=True):
+        if step.system not in onward.room:
+            continue
+        if step.state is StepState.READY:
+            if old.state is StepState.WAITING:
+                its.append(step)
+            else:
+                beside = True
+        elif step.state is StepState.RUNNING and step.token == onward.tokens[step.system]:
+            its.append(step)
+    return its, beside
 
 
 def _free(system: str, rank: datetime, first: Mapping[str, datetime | None], room: Mapping[str, int]) -> bool:
@@ -105,20 +137,7 @@ def _free(system: str, rank: datetime, first: Mapping[str, datetime | None], roo
     return before is None or rank <= before
 
 
-def _fresh(before: Run, after: Run, onward: Onward) -> list[Step]:
-    """Steps that became ready; and those which an earlier attempt of this settle took, of whose end nobody was told."""
-    return [
-        b
-        for a, b in zip(before.steps, after.steps, strict=True)
-        if b.system in onward.room
-        and (
-            (a.state is StepState.WAITING and b.state is StepState.READY)
-            or (b.state is StepState.RUNNING and b.token == onward.tokens[b.system])
-        )
-    ]
-
-
-def _moved(run: Run, mine: list[Step], onward: Onward) -> tuple[Step, ...]:
+def _moved(run: Run, mine: Sequence[Step], onward: Onward) -> tuple[Step, ...]:
     steps = list(run.steps)
     for step in mine:
         if step.state is StepState.READY:
