@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -41,7 +40,7 @@ class Happening:
 class Known:
     """What is known of requests already, and need not be read again."""
 
-    facts: Mapping[UUID, Opened] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
     runs: runs.Remembered = runs.NONE
 
 
@@ -59,13 +58,15 @@ class Advanced:
     closed: list[UUID] = field(default_factory=list)
     following: Following | None = None
     """What a settle took in the same breath."""
+    known: Known = NOTHING
+    """What is known of the requests whose steps it took."""
 
     def add(self, other: Advanced) -> None:
         """Take in another's."""
         self.rings += other.rings
         self.fenced += other.fenced
         self.closed += other.closed
-        self.following = other.following
+        self.following, self.known = other.following, other.known
 
 
 class Advance:
@@ -109,33 +110,39 @@ class Advance:
         following = take(tx, before, after, onward) if onward else None
         concerned = {id_ for id_, run in after.items() if not run.open}
         if following:
-            concerned |= following.runs.runs.keys()
-        facts = self._secrets.caught_up(tx, {id_: known.facts[id_] for id_ in concerned if id_ in known.facts})
+            concerned |= following.runs.keys()
+        opened = {id_: one for id_ in concerned if isinstance(one := known.facts.get(id_), Opened)}
+        facts = self._secrets.caught_up(tx, opened)
         changes = [
             runs.Change(s.header, s.run, after[id_], tuple(c for c in commands[id_] if isinstance(c, Record)))
             for id_, s in stored.items()
         ]
-        advanced.add(self.save(tx, changes, commands, moment, facts, onward.lease if onward else timedelta()))
+        chained = runs.chain(changes, moment)
+        advanced.add(self._save(tx, changes, chained, commands, facts, onward.lease if onward else timedelta()))
         if following:
-            advanced.following = replace(following, facts=facts)
+            advanced.following = following
+            advanced.known = Known(facts, _left(following, stored, chained))
         self._count_fenced(tx, stored, advanced.fenced)
         return advanced
 
     def save(
+        self, tx: Connection, changes: Sequence[runs.Change], commands: Mapping[UUID, Sequence[Command]], moment: Any
+    ) -> Advanced:
+        """Write changed or new runs, their audit, their announcements; tell what to ring for."""
+        return self._save(tx, changes, runs.chain(changes, moment), commands, {}, timedelta())
+
+    def _save(
         self,
         tx: Connection,
         changes: Sequence[runs.Change],
+        chained: runs.Chained,
         commands: Mapping[UUID, Sequence[Command]],
-        moment: Any,
-        facts: Facts = MappingProxyType({}),
-        lease: timedelta = timedelta(),
+        facts: Facts,
+        lease: timedelta,
     ) -> Advanced:
-        """Write changed or new runs, their audit, their announcements; tell what to ring for.
-
-        ``facts``: what is known of some of the requests; ``lease``: for how long steps are taken that begin.
-        """
+        """``facts``: what is known of some of the requests; ``lease``: for how long steps are taken that begin."""
         rows = [
-            self._answers.announce(c.header, c.after, command, moment)
+            self._answers.announce(c.header, c.after, command, chained.moment)
             for c in changes
             for command in commands[c.header.id]
             if isinstance(command, Announce)
@@ -143,7 +150,7 @@ class Advance:
         closed = [c for c in changes if not c.after.open and (c.before is None or c.before.open)]
         erased = self._erased(tx, [c.after for c in closed], facts)
         with bulk.together(tx):
-            runs.save(tx, changes, moment, lease)
+            runs.save(tx, changes, chained, lease)
             enqueue(tx, rows)
             bulk.insert(tx, tables.ledger, erased, ignore="hash, request_id")
             tally.count(tx, changes)
@@ -180,6 +187,15 @@ def enqueue(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
 def wake_relay(tx: Connection) -> None:
     """Wake the relay when the transaction commits."""
     tx.execute(text(f"NOTIFY {OUTBOX_CHANNEL}"))
+
+
+def _left(following: Following, stored: Mapping[UUID, runs.Stored], chained: runs.Chained) -> runs.Remembered:
+    """The runs as this transaction leaves them."""
+    left: dict[UUID, runs.Stored] = {}
+    for id_, run in following.runs.items():
+        seq, head = chained.heads[id_]
+        left[id_] = runs.Stored(stored[id_].header._replace(audit_seq=seq, audit_head=head), run)
+    return runs.Remembered(following.by, left)
 
 
 def _something_erased(run: Run) -> bool:

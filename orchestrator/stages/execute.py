@@ -31,14 +31,13 @@ from orchestrator.stages.advance import Advanced, Happening, Known
 from orchestrator.stages.heartbeat import Heartbeat
 from orchestrator.stages.holds import HELD_BACK, Holds, handle_of, parked_by_hold, signal_of
 from orchestrator.stages.lent import Lent
-from orchestrator.stages.onward import Onward, Taken
+from orchestrator.stages.onward import Onward
 from orchestrator.stages.pace import Pace
 from orchestrator.stages.secrets import Facts, Opened, Sealed, Secrets
 from orchestrator.stages.settle import Said, Settle
 from orchestrator.store import claims
 from orchestrator.store.claims import Claimed
 from orchestrator.store.database import Database
-from orchestrator.store.runs import NONE, Remembered
 
 _log = logs.get("execute")
 
@@ -126,20 +125,19 @@ class Execute:
         full = tuple(b.system.name for b in batches if alone or len(b.claimed) >= self._allowed(b.system.name, first))
         if first in full:
             on_full()
-        facts: Facts = self._secrets.unseal(sealed)
-        claimed, advanced, left = 0, Advanced(), NONE
+        known = Known(self._secrets.unseal(sealed))
+        claimed, advanced, core = 0, Advanced(), results.Results()
         while True:
             claimed += sum(len(b.claimed) for b in batches)
             with ExitStack() as leases:
                 for batch in batches:
                     leases.enter_context(self._heartbeat.holding(batch.claimed[0].token))
                     leases.enter_context(batch.pace)
-                advanced.add(self._carry_out(batches, facts, left, served, holds=holds))
+                advanced.add(self._carry_out(batches, known, core, served, holds=holds))
             following = advanced.following
             if following is None:
                 return Worked(claimed, full, advanced)
-            batches, facts = self._batches(following.taken), following.facts
-            left, holds = following.runs, following.holds
+            batches, known, holds = self._batches(following.taken), advanced.known, following.holds
 
     def _claim(self, first: str, others: Sequence[str]) -> tuple[list[_Batch], Sealed, bool]:
         """Claim, and read the sealed facts of what was claimed; whether any legal hold is in force."""
@@ -158,7 +156,7 @@ class Execute:
             holds = self._holds.any(tx, (c.step.action for b in batches for c in b.claimed))
         return batches, sealed, holds
 
-    def _batches(self, taken: Taken) -> list[_Batch]:
+    def _batches(self, taken: Mapping[str, Sequence[Claimed]]) -> list[_Batch]:
         return [self._batch_of(self._systems[name], its, time.monotonic()) for name, its in taken.items()]
 
     def _batch_of(self, system: System, claimed: Sequence[Claimed], since: float) -> _Batch:
@@ -185,15 +183,20 @@ class Execute:
         return not self._systems[name].limits.limited and self._seconds.get(name, math.inf) * n <= QUICK
 
     def _carry_out(
-        self, batches: Sequence[_Batch], facts: Facts, left: Remembered, served: Collection[str], *, holds: bool
+        self,
+        batches: Sequence[_Batch],
+        known: Known,
+        core: results.Results,
+        served: Collection[str],
+        *,
+        holds: bool,
     ) -> Advanced:
-        known = Known({request: one for request, one in facts.items() if isinstance(one, Opened)}, left)
         advanced, done = Advanced(), Said(known)
         flushed = time.monotonic()
-        core = results.Results(i for one in known.facts.values() for i in one.identities)
+        core.also(i for one in known.facts.values() if isinstance(one, Opened) for i in one.identities)
         for batch in batches:
             system = batch.system
-            items, early = self._prepare(batch, facts, holds=holds)
+            items, early = self._prepare(batch, known.facts, holds=holds)
             for happening in early:
                 done.add(system, happening, asked=False)
             by_action: dict[Action, list[_Item]] = defaultdict(list)

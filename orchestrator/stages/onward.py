@@ -18,13 +18,8 @@ from sqlalchemy import Connection
 from orchestrator.core.model import Run, Step
 from orchestrator.core.transitions import Move, move
 from orchestrator.core.vocabulary import StepState
-from orchestrator.stages.secrets import Facts
 from orchestrator.store import claims
 from orchestrator.store.claims import Claimed
-from orchestrator.store.runs import Remembered
-
-Taken = Mapping[str, Sequence[Claimed]]
-"""System → steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +41,16 @@ class Onward:
 
 @dataclass(frozen=True, slots=True)
 class Following:
-    """What was taken, and what is known of its requests."""
+    """What was taken."""
 
-    taken: Taken
-    """What was taken of each system."""
+    taken: Mapping[str, Sequence[Claimed]]
+    """By system."""
     holds: bool
     """Whether any legal hold is in force."""
-    runs: Remembered
-    """The runs concerned, as they were left."""
-    facts: Facts = field(default_factory=dict)
+    by: str
+    """The id of the transaction that took it."""
+    runs: Mapping[UUID, Run]
+    """The runs concerned."""
 
 
 def take(
@@ -85,7 +81,7 @@ def take(
             room[step.system] -= 1
             claimed = Claimed(run.request, onward.tokens[step.system], changed.steps[step.ordinal], run.deadline, rank)
             taken.setdefault(step.system, []).append(claimed)
-    return Following(taken, firsts.holds, Remembered(firsts.by, runs)) if taken else None
+    return Following(taken, firsts.holds, firsts.by, runs) if taken else None
 
 
 def _found(

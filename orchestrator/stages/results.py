@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -30,13 +30,24 @@ class Scrub:
     One is made for a whole batch: what a system says about one call may name anybody who was in it.
     """
 
-    def __init__(self, identities: Iterable[Identity]) -> None:
+    def __init__(self, identities: Iterable[Identity] = ()) -> None:
         """Values are matched without regard to case, as whole words, plain and as they stand in a URL."""
-        plain = {i.value.lower() for i in identities if len(i.value) >= _SHORT}
+        self._values: set[str] = set()
         self._by_start: dict[str, list[str]] = defaultdict(list)
-        for value in sorted(plain | {quote(v, safe="").lower() for v in plain}, key=len, reverse=True):
-            self._by_start[value[:_SHORT]].append(value)
         self._known: dict[str, str] = {}
+        self.also(identities)
+
+    def also(self, identities: Iterable[Identity]) -> bool:
+        """Look for these, too; whether any is new."""
+        fresh = {i.value for i in identities} - self._values
+        if not fresh:
+            return False
+        self._values |= fresh
+        self._known.clear()
+        plain = {value.lower() for value in fresh if len(value) >= _SHORT}
+        for value in plain | {quote(v, safe="").lower() for v in plain}:
+            self._by_start[value[:_SHORT]].append(value)
+        return True
 
     def text(self, text: str) -> str:
         """The text without them, without what the database can't hold, and not too long."""
@@ -74,17 +85,37 @@ class Scrub:
 
 
 class Results:
-    """A round's results as the core's values. Equal ones become one: what follows from them is worked out once."""
+    """What systems said, as the core's values. Equal ones become one: what follows from them is worked out once."""
 
-    def __init__(self, identities: Iterable[Identity]) -> None:
-        """``identities``: of all people of the round."""
-        self.scrub = Scrub(identities)
-        self._known: dict[str, Result] = {}
+    def __init__(self) -> None:
+        """Nobody is known yet."""
+        self.scrub = Scrub()
+        self._known: dict[Hashable, Result] = {}
+
+    def also(self, identities: Iterable[Identity]) -> None:
+        """Results may come that speak of these people."""
+        if self.scrub.also(identities):
+            self._known.clear()
 
     def result(self, done: contract.Done) -> Result:
         """A connector's result as the core's value."""
+        if done.evidence:
+            return self._one(self._made(done))
+        said = done.outcome, tuple(done.counts.items()), done.retained, done.residues, done.note
+        try:
+            known = self._known.get(said)
+        except TypeError:  # a list, say, where the contract has a tuple
+            return self._one(self._made(done))
+        if known is None:
+            known = self._known[said] = self._one(self._made(done))
+        return known
+
+    def _one(self, result: Result) -> Result:
+        return self._known.setdefault(repr(result), result)
+
+    def _made(self, done: contract.Done) -> Result:
         scrub = self.scrub
-        result = Result(
+        return Result(
             Outcome(done.outcome),
             {scrub.text(kind): int(n) for kind, n in done.counts.items()},
             tuple(
@@ -95,7 +126,6 @@ class Results:
             scrub.json(dict(done.evidence)),
             scrub.text(done.note),
         )
-        return self._known.setdefault(repr(result), result)
 
 
 def new_identities(found: Iterable[contract.Identity], known: Sequence[Identity]) -> list[Identity]:

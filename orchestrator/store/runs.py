@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from orchestrator.core.commands import Record
 from orchestrator.core.model import Run
-from orchestrator.privacy import audit as chain
+from orchestrator.privacy import audit
 from orchestrator.store import bulk, tables
 from orchestrator.store.rows import STEP, from_new_step, from_step, to_run
 
@@ -21,8 +21,7 @@ _SPELT_OUT = 1e16
 """From here on Python writes a whole float with an exponent; ``jsonb`` writes all its digits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What a request's row tells besides its run: how to answer, and where its audit chain ends."""
 
     id: UUID
@@ -71,10 +70,20 @@ class Remembered:
 
     by: str
     """The transaction's id."""
-    runs: Mapping[UUID, Run]
+    stored: Mapping[UUID, Stored]
 
 
 NONE = Remembered("", {})
+
+
+@dataclass(frozen=True, slots=True)
+class Chained:
+    """What is to be written of some changes' audit."""
+
+    rows: Sequence[Mapping[str, Any]]
+    heads: Mapping[UUID, tuple[int, bytes]]
+    """Request → number and hash of its last entry."""
+    moment: datetime
 
 
 def lock(
@@ -86,24 +95,26 @@ def lock(
     knows nothing of its request. ``ready``: keep claims off what is ready as well, for it may be changed. Where it is
     not, a step that is read as ready may be running meanwhile, and what is ``remembered`` need not be read.
     """
-    wanted = {"ids": sorted(set(ids))}
-    rows = tx.execute(_LOCK_REQUESTS, wanted).all()
-    known: Mapping[UUID, Run] = {}
+    wanted = sorted(set(ids))
+    known: dict[UUID, Stored] = {}
+    if not ready and remembered.stored:
+        rows = tx.execute(_LOCK_KNOWN, {"ids": wanted}).all()
+        known = {id_: remembered.stored[id_] for id_, by in rows if by == remembered.by and id_ in remembered.stored}
+        if len(known) == len(rows):
+            return known
+    unknown = {"ids": [id_ for id_ in wanted if id_ not in known]}
+    rows = tx.execute(_LOCK_REQUESTS, unknown).all()
     if ready:
-        tx.execute(_LOCK_READY, wanted)
-    else:
-        known = {r.id: remembered.runs[r.id] for r in rows if r.xmin == remembered.by and r.id in remembered.runs}
-    if len(known) < len(rows):
-        read = tx.execute(_STEPS, {"ids": [row.id for row in rows if row.id not in known]}).all()
-        steps = {row.request_id: row.steps for row in read}
-        known = {row.id: known.get(row.id) or to_run(row, steps.get(row.id, ())) for row in rows}
-    return {row.id: Stored(Header(*row[:_HEADER]), known[row.id]) for row in rows}
+        tx.execute(_LOCK_READY, unknown)
+    steps = {row.request_id: row.steps for row in tx.execute(_STEPS, unknown).all()}
+    known |= {row.id: Stored(Header(*row[:_HEADER]), to_run(row, steps.get(row.id, ()))) for row in rows}
+    return {id_: known[id_] for id_ in wanted if id_ in known}
 
 
-_HEADER = len(fields(Header))
+_HEADER = len(Header._fields)
+_LOCK_KNOWN = text("SELECT id, xmin::text FROM request WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
 _LOCK_REQUESTS = text(f"""
-SELECT {", ".join(f'"{f.name}"' for f in fields(Header))}, deadline, paused, stopping, stop_reason, resolution,
-    xmin::text
+SELECT {", ".join(f'"{name}"' for name in Header._fields)}, deadline, paused, stopping, stop_reason, resolution
 FROM request WHERE id = ANY(:ids) ORDER BY id FOR UPDATE""")  # noqa: S608 - our own columns
 # A statement of its own: what is read after it is as the last claim left it.
 _LOCK_READY = text("""
@@ -119,12 +130,12 @@ def now(tx: Connection) -> datetime:
     return moment
 
 
-def save(tx: Connection, changes: Sequence[Change], moment: datetime, lease: timedelta = timedelta()) -> None:
+def save(tx: Connection, changes: Sequence[Change], chained: Chained, lease: timedelta = timedelta()) -> None:
     """Write new and changed runs with their audit entries: a handful of statements, whatever the number.
 
     ``lease``: for how long steps are taken that begin.
     """
-    entries, heads = _audit_rows(changes, moment)
+    moment, heads = chained.moment, chained.heads
     new = [c for c in changes if c.before is None]
     bulk.insert(tx, tables.request, [_new_request(c, moment, heads[c.header.id]) for c in new])
     bulk.insert(tx, tables.step, _new_steps(new))
@@ -132,7 +143,7 @@ def save(tx: Connection, changes: Sequence[Change], moment: datetime, lease: tim
     bulk.update(tx, tables.request, ("id",), [_request(c, moment, heads[c.header.id]) for c in old])
     steps = _changed_steps(old, moment + lease)
     bulk.update(tx, tables.step, ("request_id", "ordinal"), steps, also=", changed_at = now()")
-    bulk.insert(tx, tables.audit, entries)
+    bulk.insert(tx, tables.audit, chained.rows)
 
 
 def _new_steps(new: Sequence[Change]) -> list[dict[str, Any]]:
@@ -206,18 +217,17 @@ def _mutable(run: Run, header: Header, moment: datetime) -> dict[str, Any]:
     }
 
 
-def _audit_rows(
-    changes: Sequence[Change], moment: datetime
-) -> tuple[list[dict[str, Any]], Mapping[UUID, tuple[int, bytes]]]:
+def chain(changes: Sequence[Change], moment: datetime) -> Chained:
+    """The audit entries of changes, linked."""
     rows: list[dict[str, Any]] = []
     heads: dict[UUID, tuple[int, bytes]] = {}
-    known: dict[int, tuple[Any, chain.Form]] = {}  # by the identity of records, which many requests share
+    known: dict[int, tuple[Any, audit.Form]] = {}  # by the identity of records, which many requests share
     for change in changes:
         id_, seq, head = change.header.id, change.header.audit_seq, change.header.audit_head
         for record in change.records:
             if id(record) not in known:
                 facts = _as_stored(dict(record.facts))
-                known[id(record)] = bulk.encoded(facts), chain.Form(_entry(moment, record.what, record.ordinal, facts))
+                known[id(record)] = bulk.encoded(facts), audit.Form(_entry(moment, record.what, record.ordinal, facts))
             stored, form = known[id(record)]
             seq += 1
             head = form.link(head, str(id_), seq)
@@ -233,7 +243,7 @@ def _audit_rows(
                 }
             )
         heads[id_] = (seq, head)
-    return rows, heads
+    return Chained(rows, heads, moment)
 
 
 def _as_stored(value: Any) -> Any:
