@@ -86,7 +86,8 @@ def read(tx: Connection, of: list[Run]) -> list[Run]:
 
 
 def write(tx: Connection, new: list[Run]) -> None:
-    runs.save(tx, [runs.Change(header(r.request), None, r) for r in new], NOW)
+    changes = [runs.Change(header(r.request), None, r) for r in new]
+    runs.save(tx, changes, runs.chain(changes, NOW))
 
 
 anything = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -116,7 +117,8 @@ def test_many_steps_that_say_the_same_in_places_are_each_written_as_they_are(
     write(tx, new)
     assert read(tx, new) == new
     after = [replace(r, steps=(replace(o, **kept(r.steps[0])),)) for r, o in zip(new, chosen[20:], strict=True)]
-    runs.save(tx, [runs.Change(header(a.request), b, a) for b, a in zip(new, after, strict=True)], NOW)
+    changes = [runs.Change(header(a.request), b, a) for b, a in zip(new, after, strict=True)]
+    runs.save(tx, changes, runs.chain(changes, NOW))
     assert read(tx, new) == after
     tx.rollback()
 
