@@ -53,7 +53,7 @@ class Settings(BaseModel):
     )
     sweep_seconds: float = Field(1, gt=0, le=60, description="The rhythm of timers, expired leases and lost doorbells.")
     retention_sweep_seconds: float = Field(60, gt=0, description="The rhythm of purges and audit checkpoints.")
-    outbox_keep_days: int = Field(7, ge=0, description="How long published events stay in the outbox for look-up.")
+    outbox_keep_days: int = Field(7, ge=0, description="How long events stay for look-up, once published.")
     quarantine_keep_days: int = Field(30, ge=0, description="How long refused messages are kept.")
     max_message_bytes: int = Field(262_144, ge=1024, description="Larger messages are refused.")
     worker_processes: int = Field(2, ge=1, le=256, description="Child processes of one `habeas worker`.")

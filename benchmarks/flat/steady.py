@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmarks.flat.engine import Engine, messages
 from benchmarks.flat.measures import tick
 
-HOT = ("step_claim", "step_lease", "outbox_unpublished")
+HOT = ("step_claim", "step_lease", "unpublished_pkey")
 """Indexes of what is at hand: each entry in them is dead a moment later."""
 
 

@@ -15,8 +15,8 @@ from orchestrator.broker.bell import Bell
 from orchestrator.broker.relay import Relay
 from orchestrator.errors import Unavailable
 from orchestrator.runtime import Runtime
-from orchestrator.stages.advance import OUTBOX_CHANNEL
 from orchestrator.stages.sweep import COVERED
+from orchestrator.store import outbox
 
 _log = logs.get("clock")
 
@@ -73,7 +73,7 @@ class Clock:
         session.execute(f"SET idle_session_timeout = '{asleep:.0f}s'")
         # Perhaps the database was away for longer than a lease: workers that live are given time to renew theirs.
         self._next["take_back"] = time.monotonic() + settings.lease_seconds / 3 + PAUSE
-        session.execute(f"LISTEN {OUTBOX_CHANNEL}")
+        session.execute(f"LISTEN {outbox.CHANNEL}")
         self._runtime.register_systems()
         while not self._stop.is_set():
             # Also proves, each time, that the session and with it the lock is still ours.

@@ -11,13 +11,13 @@ from typing import Any
 
 import psycopg
 from kombu import Connection
-from sqlalchemy import text
 
 from orchestrator import logs, wire
 from orchestrator.broker import topology
 from orchestrator.confirms import Window, window_on
 from orchestrator.messages import names
 from orchestrator.settings import Settings
+from orchestrator.store import outbox
 from orchestrator.store.database import Database
 
 _log = logs.get("relay")
@@ -45,7 +45,7 @@ class Relay:
                 self.close()
                 raise
             with self._database.transaction() as tx:
-                tx.execute(_PUBLISHED, {"ids": [r.id for r in rows]})
+                outbox.published(tx, [r.id for r in rows])
             total += len(rows)
             _log.info("outbox.published", events=len(rows))
         return total
@@ -59,7 +59,7 @@ class Relay:
 
     def _waiting(self) -> Sequence[Any]:
         with self._database.transaction() as tx:
-            return tx.execute(_UNPUBLISHED, {"n": WINDOW}).all()
+            return outbox.waiting(tx, WINDOW)
 
     def _send(self, rows: Sequence[Any]) -> None:
         window = self._connected()
@@ -100,9 +100,3 @@ def _properties(row: Any) -> Mapping[str, Any]:
     # An id has up to 255 characters, a property of AMQP up to 255 bytes; the event itself always carries it.
     correlation_id = row.correlation_id if len((row.correlation_id or "").encode()) <= wire.SHORT else None
     return {**facts["properties"], "headers": facts["headers"], "correlation_id": correlation_id}
-
-
-_UNPUBLISHED = text("""
-SELECT id, event_id, routing_key, reply_to, correlation_id, headers, body FROM outbox
-WHERE published_at IS NULL ORDER BY id LIMIT :n""")
-_PUBLISHED = text("UPDATE outbox SET published_at = clock_timestamp() WHERE id = ANY(:ids)")

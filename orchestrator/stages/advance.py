@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.core import events as ev
 from orchestrator.core.alike import Alike
@@ -20,10 +20,7 @@ from orchestrator.core.vocabulary import Action, Outcome, Right, StepState
 from orchestrator.stages.answers import Answers
 from orchestrator.stages.onward import Following, Onward, take
 from orchestrator.stages.secrets import Facts, Opened, Secrets
-from orchestrator.store import bulk, runs, systems, tables, tally
-
-OUTBOX_CHANNEL = "habeas_outbox"
-"""PostgreSQL notification channel: the relay listens there."""
+from orchestrator.store import bulk, outbox, runs, systems, tables, tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +148,7 @@ class Advance:
         erased = self._erased(tx, [c.after for c in closed], facts)
         with bulk.together(tx):
             runs.save(tx, changes, chained, lease)
-            enqueue(tx, rows)
+            outbox.put(tx, rows)
             bulk.insert(tx, tables.ledger, erased, ignore="hash, request_id")
             tally.count(tx, changes)
         # For what was ready before as well: a claim that came meanwhile passed over the runs that are locked here.
@@ -175,18 +172,6 @@ class Advance:
             if h.request in stored and hasattr(h.event, "ordinal") and hasattr(h.event, "token")
         )
         systems.count_fenced(tx, late)
-
-
-def enqueue(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Put events into the outbox, and wake the relay when the transaction commits."""
-    if rows:
-        bulk.insert(tx, tables.outbox, rows)
-        wake_relay(tx)
-
-
-def wake_relay(tx: Connection) -> None:
-    """Wake the relay when the transaction commits."""
-    tx.execute(text(f"NOTIFY {OUTBOX_CHANNEL}"))
 
 
 def _left(following: Following, stored: Mapping[UUID, runs.Stored], chained: runs.Chained) -> runs.Remembered:

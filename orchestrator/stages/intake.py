@@ -24,13 +24,13 @@ from orchestrator.messages.request import RightsRequest
 from orchestrator.messages.sources import Sources
 from orchestrator.privacy.audit import GENESIS
 from orchestrator.privacy.ledger import Ledger
-from orchestrator.stages.advance import Advance, Advanced, enqueue, wake_relay
+from orchestrator.stages.advance import Advance, Advanced
 from orchestrator.stages.answers import Answers
 from orchestrator.stages.ids import effects_key, new_id
 from orchestrator.stages.planning import Planned, Planner
 from orchestrator.stages.quarantine import Quarantine
 from orchestrator.stages.secrets import EFFECTS, Secrets
-from orchestrator.store import bulk, runs, tables, turns
+from orchestrator.store import bulk, outbox, runs, tables, turns
 from orchestrator.store.database import Database
 
 _log = logs.get("intake")
@@ -132,11 +132,11 @@ class Intake:
         self._begin(tx, new, moment, admitted)
         admitted.repeated = [id_ for _, id_ in again]
         for arrival, id_ in again:
-            _answer_again(tx, id_, arrival.request.reply_to, arrival.request.correlation_id)
+            outbox.put_again(tx, id_, arrival.request.reply_to, arrival.request.correlation_id)
         for item in refused:
             admitted.refused.append(item.error)
             self._quarantine.put(tx, item.delivery, item.error)
-        enqueue(tx, [self._refusal(item, moment) for item in refused])
+        outbox.put(tx, [self._refusal(item, moment) for item in refused])
         return admitted
 
     def _begin(self, tx: Connection, new: Sequence[_Arrival], moment: datetime, admitted: Admitted) -> None:
@@ -239,18 +239,6 @@ def _came_before(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[tupl
 _INBOX = text("""
 SELECT source, message_id, digest, request_id FROM inbox
 JOIN unnest(CAST(:sources AS text[]), CAST(:ids AS text[])) AS k(s, i) ON source = k.s AND message_id = k.i""")
-
-_ANSWER_AGAIN = text("""
-INSERT INTO outbox (event_id, request_id, kind, routing_key, reply_to, correlation_id, headers, body)
-SELECT event_id, request_id, kind, routing_key, :reply_to, :correlation_id, headers, body FROM outbox
-WHERE request_id = :request ORDER BY id DESC LIMIT 1""")
-
-
-def _answer_again(tx: Connection, request: UUID, reply_to: str, correlation_id: str) -> None:
-    """Publish the request's latest event once more, under its own event id."""
-    values = {"request": request, "reply_to": reply_to or None, "correlation_id": correlation_id or None}
-    tx.execute(_ANSWER_AGAIN, values)
-    wake_relay(tx)
 
 
 def _conflict() -> RefusedMessage:

@@ -237,7 +237,7 @@ SELECT
     (SELECT count(*) FROM request WHERE resolution IS NULL) AS open_requests,
     (SELECT count(*) FROM step WHERE state = 'running') AS leases,
     (SELECT count(*) FROM step WHERE state = 'parked' AND parked_for = 'report') AS answers_lost,
-    (SELECT count(*) FROM outbox WHERE published_at IS NULL) AS events_again,
+    (SELECT count(*) FROM unpublished) AS events_again,
     (SELECT count(*) FROM request WHERE shred_at <= clock_timestamp()) AS shredded_again,
     (SELECT count(*) FROM hold WHERE released_at IS NULL) AS holds,
     (SELECT coalesce(array_agg(system ORDER BY system), '{}') FROM connector_state WHERE paused) AS paused""")

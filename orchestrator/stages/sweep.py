@@ -20,7 +20,7 @@ from orchestrator.core.model import DEFAULT_RETRY, RetryPolicy, System
 from orchestrator.privacy.audit import Checkpoints
 from orchestrator.stages.advance import Advance, Advanced, Happening
 from orchestrator.stages.secrets import Secrets
-from orchestrator.store import runs, tally, trail
+from orchestrator.store import outbox, runs, tally, trail
 from orchestrator.store.database import Database
 
 _log = logs.get("sweep")
@@ -125,7 +125,7 @@ class Sweep:
         for stored in files:
             remove_stored(stored, self._artifacts)
         with self._database.transaction() as tx:
-            events = tx.execute(_OLD_EVENTS, {"keep": self._keep.outbox, "n": BATCH}).rowcount
+            events = outbox.drop_old(tx, self._keep.outbox, BATCH)
             refusals = tx.execute(_OLD_REFUSALS, {"keep": self._keep.quarantine, "n": BATCH}).rowcount
         if ids:
             _log.info("request.shredded", requests=len(ids))
@@ -221,9 +221,6 @@ _UNKNOWN_FILES = text("""
 SELECT name FROM unnest(CAST(:names AS text[])) AS f(name)
 WHERE NOT EXISTS (SELECT 1 FROM artifact WHERE location = f.name)""")
 
-_OLD_EVENTS = text("""
-DELETE FROM outbox WHERE id = ANY(ARRAY(
-    SELECT id FROM outbox WHERE published_at < statement_timestamp() - :keep ORDER BY published_at LIMIT :n))""")
 _OLD_REFUSALS = text("""
 DELETE FROM quarantine WHERE id = ANY(ARRAY(
     SELECT id FROM quarantine WHERE at < statement_timestamp() - :keep ORDER BY at LIMIT :n))""")

@@ -46,17 +46,20 @@ def together(tx: Connection) -> Iterator[None]:
         yield
 
 
-def insert(tx: Connection, table: Table, rows: Sequence[Row], *, ignore: str = "", returning: str = "") -> list[Any]:
+def insert(
+    tx: Connection, table: Table, rows: Sequence[Row], *, ignore: str = "", returning: str = "", then: str = ""
+) -> list[Any]:
     """Insert rows that all have the same columns.
 
     ``ignore``: conflict target whose repeats are left out; ``returning``: columns to give back of those inserted.
+    ``then``: SQL that follows in the same statement, with those columns as ``new``; it gives nothing back.
     """
     if not rows:
         return []
     columns = tuple(rows[0])
     values, same = _columns(table, columns, rows, columns[:1])
-    result = tx.exec_driver_sql(_insert(table, columns, same, ignore, returning), values)
-    return list(result.all()) if returning else []
+    result = tx.exec_driver_sql(_insert(table, columns, same, ignore, returning, then), values)
+    return list(result.all()) if returning and not then else []
 
 
 def update(tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[Row], *, also: str = "") -> None:
@@ -68,13 +71,16 @@ def update(tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[R
 
 
 @cache
-def _insert(table: Table, columns: tuple[str, ...], same: frozenset[str], ignore: str, returning: str) -> str:
+def _insert(
+    table: Table, columns: tuple[str, ...], same: frozenset[str], ignore: str, returning: str, then: str
+) -> str:
     names = ", ".join(f'"{c}"' for c in columns)
     conflict = f" ON CONFLICT ({ignore}) DO NOTHING" if ignore else ""
     values = ", ".join(_value(table, c, same) for c in columns)
     source = _source(table, columns, same)
     back = f" RETURNING {returning}" if returning else ""
-    return f'INSERT INTO "{table.name}" ({names}) SELECT {values} FROM {source}{conflict}{back}'  # noqa: S608 - names of our own tables only
+    statement = f'INSERT INTO "{table.name}" ({names}) SELECT {values} FROM {source}{conflict}{back}'  # noqa: S608 - names of our own tables only
+    return f"WITH new AS ({statement}){then}" if then else statement
 
 
 @cache

@@ -125,8 +125,8 @@ SELECT r."right", count(*) AS n FROM (SELECT DISTINCT request_id FROM step WHERE
 JOIN request r ON r.id = wanting.request_id GROUP BY r."right" """)
 _REST = text("""
 SELECT (SELECT count(*) FROM request WHERE resolution IS NULL AND deadline < statement_timestamp()) AS overdue,
-    (SELECT count(*) FROM outbox WHERE published_at IS NULL) AS unpublished,
-    (SELECT extract(epoch FROM clock_timestamp() - created_at) FROM outbox WHERE published_at IS NULL
-        ORDER BY id LIMIT 1) AS lag""")
+    (SELECT count(*) FROM unpublished) AS unpublished,
+    (SELECT extract(epoch FROM clock_timestamp() - created_at) FROM outbox
+        WHERE id = (SELECT min(id) FROM unpublished)) AS lag""")
 _QUARANTINED = text("SELECT reason, count(*) AS n FROM quarantine WHERE replayed_at IS NULL GROUP BY reason")
 _RECENT = text("SELECT count(*) FROM audit WHERE at > statement_timestamp() - make_interval(secs => :seconds)")

@@ -280,8 +280,9 @@ FROM step WHERE step.request_id = :request ORDER BY step.ordinal""")  # noqa: S6
 _PAUSED = text("""
 SELECT facts FROM audit WHERE request_id = :request AND what = 'paused' ORDER BY seq DESC LIMIT 1""")
 _UNPUBLISHED = text("""
-SELECT count(*) FROM outbox
-WHERE request_id = :request AND published_at IS NULL AND created_at < statement_timestamp() - :soon""")
+SELECT count(*) FROM outbox AS o
+WHERE request_id = :request AND created_at < statement_timestamp() - :soon
+    AND EXISTS (SELECT 1 FROM unpublished AS u WHERE u.id = o.id)""")
 _PACKAGE = text("""
 SELECT ordinal, records, bytes, counts, digest, created_at FROM artifact
 WHERE request_id = :request AND system = 'package' ORDER BY ordinal DESC LIMIT 1""")

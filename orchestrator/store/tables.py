@@ -107,7 +107,8 @@ finding = Table(
 step = Table(
     "step",
     metadata,
-    Column("request_id", Uuid, ForeignKey("request.id"), primary_key=True),
+    # No foreign key: steps are written by the transaction that writes their request, and neither is ever deleted.
+    Column("request_id", Uuid, primary_key=True),
     Column("ordinal", SmallInteger, primary_key=True),
     Column("name", Text, nullable=False),
     Column("system", Text, nullable=False),
@@ -212,11 +213,23 @@ outbox = Table(
     Column("headers", JSONB, nullable=False),
     Column("body", LargeBinary, nullable=False),
     _moment("created_at", default=True),
-    _moment("published_at", nullable=True),
-    Index("outbox_unpublished", "id", postgresql_where=text("published_at IS NULL")),
     Index("outbox_request", "request_id", "id"),
-    Index("outbox_published", "published_at", postgresql_where=text("published_at IS NOT NULL")),
+    Index("outbox_created_at", "created_at"),
     postgresql_with={"autovacuum_vacuum_scale_factor": "0.01"},
+    comment="What upstream services are told; never changed, for each row has the whole event",
+)
+
+unpublished = Table(
+    "unpublished",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False, comment="of the event in outbox"),
+    postgresql_with={
+        "autovacuum_vacuum_scale_factor": "0.01",
+        "autovacuum_vacuum_threshold": "1000",
+        "autovacuum_vacuum_cost_delay": "0",
+        "vacuum_index_cleanup": "on",
+    },
+    comment="Events that the broker has not confirmed yet: written with them, deleted then",
 )
 
 quarantine = Table(

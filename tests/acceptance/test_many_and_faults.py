@@ -113,5 +113,5 @@ def _nothing_left(deployment: Deployment, requests: int) -> None:
     assert closed == requests
     assert rows(runtime, "SELECT state, error FROM step WHERE state <> 'done' LIMIT 3") == []
     assert rows(runtime, "SELECT 1 FROM quarantine LIMIT 1") == []
-    eventually(lambda: not rows(runtime, "SELECT 1 FROM outbox WHERE published_at IS NULL"), "all events are out")
+    eventually(lambda: not rows(runtime, "SELECT 1 FROM unpublished"), "all events are out")
     runtime.close()

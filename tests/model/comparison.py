@@ -15,8 +15,8 @@ from tests.model.reference import Reference
 Rows = Iterable[tuple[Any, ...]]
 
 TABLES = (
-    "inbox", "request", "request_secret", "finding", "step", "artifact", "audit", "outbox", "quarantine", "tally",
-    "parked", "ledger", "connector_state",
+    "inbox", "request", "request_secret", "finding", "step", "artifact", "audit", "outbox", "unpublished", "quarantine",
+    "tally", "parked", "ledger", "connector_state",
 )  # fmt: skip
 QUERIES = {
     "requests": "SELECT id FROM request",

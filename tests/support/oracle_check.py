@@ -27,7 +27,7 @@ def await_closed(deployment: Deployment, asked: Sequence[Asked], patience: float
     query = "SELECT count(*) AS n FROM request WHERE resolution IS NOT NULL AND message_id = ANY(:ids)"
     try:
         eventually(lambda: rows(runtime, query, ids=ids)[0].n == len(set(ids)), "every request is closed", patience)
-        waiting = "SELECT 1 FROM outbox WHERE published_at IS NULL LIMIT 1"
+        waiting = "SELECT 1 FROM unpublished LIMIT 1"
         eventually(lambda: not rows(runtime, waiting), "every event is out", patience)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{_open(runtime, ids)}") from None
@@ -120,7 +120,8 @@ def _events(runtime: Runtime) -> list[str]:
     """One completion event for each closed request, under one id, and published."""
     found: Any = rows(
         runtime,
-        "SELECT r.id, count(DISTINCT o.event_id) AS ids, bool_or(o.published_at IS NOT NULL) AS published "
+        "SELECT r.id, count(DISTINCT o.event_id) AS ids, "
+        "bool_or(o.id NOT IN (SELECT u.id FROM unpublished u)) AS published "
         "FROM request r LEFT JOIN outbox o ON o.request_id = r.id AND o.kind = :kind "
         "WHERE r.resolution IS NOT NULL GROUP BY r.id",
         kind=str(EventKind.COMPLETED),

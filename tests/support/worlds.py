@@ -187,7 +187,7 @@ _TIMES = {
     "step": ("due", "lease_until", "changed_at"),
     "connector_state": ("breaker_until", "tokens_at"),
     "request": ("shred_at", "closed_at"),
-    "outbox": ("published_at",),
+    "outbox": ("created_at",),
     "quarantine": ("at",),
 }
 

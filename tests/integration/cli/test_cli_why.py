@@ -46,7 +46,7 @@ def test_a_request_that_waits_for_approval_says_of_whom_since_when_and_until_whe
     assert f"habeas approve {request} --step 0" in run("why", request).output
     run("approve", request, "--as", "eve")
     world.work()
-    world.rows("UPDATE outbox SET published_at = now()")
+    world.rows("DELETE FROM unpublished")
     assert run.json("why", request)["summary"] == "the request is completed; nothing is waited for"
     assert world.one("SELECT facts->>'actor' FROM audit WHERE what = 'reported'") == "eve"
 
@@ -240,5 +240,5 @@ def test_a_broker_that_is_away_is_named_for_work_that_waits_and_for_an_answer_th
     assert habeas(world, **away).json("why", request)["summary"] == (
         "the request is completed; nothing is waited for; its sender does not know yet: the broker does not answer"
     )
-    world.rows("UPDATE outbox SET published_at = now()")
+    world.rows("DELETE FROM unpublished")
     assert habeas(world, **away).json("why", request)["summary"].endswith("nothing is waited for")

@@ -152,7 +152,7 @@ def test_a_message_that_comes_again_to_a_database_which_lost_it_asks_the_systems
     message = delivery("erasure", "ada@example.org", message_id="m-1")
     world.admit(message, delivery("erasure", "bob@example.org", message_id="m-2"))
     world.work()
-    world.rows("TRUNCATE inbox, request CASCADE")  # what a restore of an older backup comes to
+    world.rows("TRUNCATE inbox, request, step CASCADE")  # what a restore of an older backup comes to
     world.admit(message)
     world.work()
     keys = [

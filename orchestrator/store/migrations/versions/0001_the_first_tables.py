@@ -114,20 +114,23 @@ def upgrade() -> None:
         sa.Column("headers", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("published_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("outbox_pkey")),
         postgresql_with={"autovacuum_vacuum_scale_factor": "0.01"},
+        comment="What upstream services are told; never changed, for each row has the whole event",
     )
-    op.create_index(
-        "outbox_published",
-        "outbox",
-        ["published_at"],
-        unique=False,
-        postgresql_where=sa.text("published_at IS NOT NULL"),
-    )
+    op.create_index("outbox_created_at", "outbox", ["created_at"], unique=False)
     op.create_index("outbox_request", "outbox", ["request_id", "id"], unique=False)
-    op.create_index(
-        "outbox_unpublished", "outbox", ["id"], unique=False, postgresql_where=sa.text("published_at IS NULL")
+    op.create_table(
+        "unpublished",
+        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False, comment="of the event in outbox"),
+        sa.PrimaryKeyConstraint("id", name=op.f("unpublished_pkey")),
+        postgresql_with={
+            "autovacuum_vacuum_scale_factor": "0.01",
+            "autovacuum_vacuum_threshold": "1000",
+            "autovacuum_vacuum_cost_delay": "0",
+            "vacuum_index_cleanup": "on",
+        },
+        comment="Events that the broker has not confirmed yet: written with them, deleted then",
     )
     op.create_table(
         "quarantine",
@@ -281,7 +284,6 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), server_default="", nullable=False),
         sa.Column("result", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("changed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.ForeignKeyConstraint(["request_id"], ["request.id"], name=op.f("step_request_id_fkey")),
         sa.PrimaryKeyConstraint("request_id", "ordinal", name=op.f("step_pkey")),
         postgresql_with={
             "fillfactor": "60",
@@ -359,9 +361,9 @@ def downgrade() -> None:
     op.drop_index("quarantine_waiting", table_name="quarantine", postgresql_where=sa.text("replayed_at IS NULL"))
     op.drop_index("quarantine_at", table_name="quarantine")
     op.drop_table("quarantine")
-    op.drop_index("outbox_unpublished", table_name="outbox", postgresql_where=sa.text("published_at IS NULL"))
+    op.drop_table("unpublished")
     op.drop_index("outbox_request", table_name="outbox")
-    op.drop_index("outbox_published", table_name="outbox", postgresql_where=sa.text("published_at IS NOT NULL"))
+    op.drop_index("outbox_created_at", table_name="outbox")
     op.drop_table("outbox")
     op.drop_table("ledger")
     op.drop_table("inbox")
