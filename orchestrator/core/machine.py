@@ -64,8 +64,9 @@ def _fenced(
     apply: Callable[[Step, _Fenced, datetime], tuple[Step, list[Command]]],
 ) -> Callable[[Run, _Fenced, datetime], tuple[Run, list[Command]]]:
     def handle(run: Run, event: _Fenced, now: datetime) -> tuple[Run, list[Command]]:
-        step = run.steps[event.ordinal]
-        if step.state is not _S.RUNNING or step.token != event.token:
+        # A request closed long ago has no steps any more.
+        step = run.steps[event.ordinal] if event.ordinal < len(run.steps) else None
+        if step is None or step.state is not _S.RUNNING or step.token != event.token:
             return run, [Fence(event.ordinal)]
         after, commands = apply(step, event, now)
         return _with(run, after), commands
