@@ -1,6 +1,6 @@
 """What was: the steps of requests closed long ago, folded into one entry of their audit chain and read back from it.
 
-A step's row is made for work: four times as wide as what remains to be said of it, and in the table that is claimed from.
+A step's row is made for work: four times as wide as what remains to be said of it, in the table that is claimed from.
 Folding takes the rows away and leaves one entry that says what each step was and how it ended. The chain covers it from
 then on, so what an operator is shown of an old request can't be changed unseen.
 """
