@@ -243,7 +243,7 @@ def _settle_down(before: Run, run: Run, commands: list[Command]) -> tuple[Run, t
     commands += [Ring(system) for system in sorted(ready)]
     if all(s.state is _S.DONE for s in run.steps):
         run = replace(run, resolution=run.stopping or _resolution(run.steps))
-        facts = {"resolution": run.resolution, "reason": run.stop_reason}
+        facts = {"resolution": run.resolution, **({"reason": run.stop_reason} if run.stop_reason else {})}
         commands += [
             Announce(EventKind.COMPLETED),
             Record("closed", None, facts),
@@ -309,10 +309,9 @@ def _acted(step: Step) -> bool:
 
 
 def _outcome(step: Step, result: Result) -> Record:
-    facts = {"outcome": result.outcome, "counts": dict(result.counts), "evidence": dict(result.evidence)}
-    if result.note:
-        facts["note"] = result.note
-    return Record("settled", step.ordinal, facts)
+    # The chain keeps this for ever: what is empty is left out.
+    more = {"counts": dict(result.counts), "evidence": dict(result.evidence), "note": result.note}
+    return Record("settled", step.ordinal, {"outcome": result.outcome, **{k: v for k, v in more.items() if v}})
 
 
 def _step(run: Run, ordinal: int) -> Step:
