@@ -1,13 +1,14 @@
 """What was: the steps of requests closed long ago, folded into one entry of their audit chain and read back from it.
 
-A step's row is made for work: four times as wide as what remains to be said of it, in the table that is claimed from.
-Folding takes the rows away and leaves one entry that says what each step was and how it ended. The chain covers it from
-then on, so what an operator is shown of an old request can't be changed unseen.
+A step's row is made for work: wider than what remains to be said of it, and in the table that workers claim from.
+Folding takes the rows away and leaves one entry that says what each step was, and of how it ended what the chain does
+not say already. The chain covers it from then on: what an operator is shown of an old request can't be changed unseen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -22,8 +23,11 @@ from orchestrator.store import bulk, tables
 from orchestrator.store.rows import to_result
 from orchestrator.store.runs import audit_entry, now
 
+Facts = Mapping[str, Any]
 FOLDED = "folded"
 """What such an entry is called in the audit."""
+_WHOLE = "whole"
+"""Marks a step of which the entry says everything: its chain says something else."""
 
 
 def fold(tx: Connection, n: int) -> int:
@@ -32,7 +36,9 @@ def fold(tx: Connection, n: int) -> int:
     if not due:
         return 0
     moment = now(tx)
-    told = {r.request_id: r.steps for r in tx.execute(_STEPS, {"ids": [r.id for r in due]})}
+    ids = {"ids": [r.id for r in due]}
+    chains = _settled(tx, ids)
+    told = {r.request_id: _beside(r.steps, chains[r.request_id]) for r in tx.execute(_STEPS, ids)}
     entries: list[dict[str, Any]] = []
     heads: list[dict[str, Any]] = []
     for row in due:
@@ -54,9 +60,31 @@ def unfold(tx: Connection, request: UUID) -> tuple[tuple[Step, ...], Mapping[int
     row = tx.execute(_FOLDED, {"request": request, "what": FOLDED}).one_or_none()
     if row is None:
         return (), {}
-    settled: dict[int, datetime] = {r.ordinal: r.at for r in tx.execute(_SETTLED, {"request": request})}
-    steps = tuple(_step(ordinal, facts) for ordinal, facts in enumerate(row.facts["steps"]))
-    return steps, {s.ordinal: StepTimes(settled.get(s.ordinal, row.closed_at)) for s in steps}
+    told = _settled(tx, {"ids": [request]})[request]
+    steps = tuple(
+        _step(n, facts if _WHOLE in facts else {**told.get(n, {}), **facts})
+        for n, facts in enumerate(row.facts["steps"])
+    )
+    times: dict[int, datetime] = {r.ordinal: r.at for r in tx.execute(_TIMES, {"request": request})}
+    return steps, {s.ordinal: StepTimes(times.get(s.ordinal, row.closed_at)) for s in steps}
+
+
+def _settled(tx: Connection, ids: Mapping[str, list[UUID]]) -> dict[UUID, dict[int, Facts]]:
+    """What the chains of these requests say already of how each step ended."""
+    found: dict[UUID, dict[int, Facts]] = defaultdict(dict)
+    for row in tx.execute(_ENTRIES, ids):
+        found[row.request_id][row.ordinal] = row.facts
+    return found
+
+
+def _beside(steps: Sequence[Facts], settled: Mapping[int, Facts]) -> list[Facts]:
+    """Of each step's facts those that must stand beside what its chain says; together they say it all, and no more."""
+    kept: list[Facts] = []
+    for ordinal, step in enumerate(steps):
+        said = settled.get(ordinal, {})
+        beside = {k: v for k, v in step.items() if k not in said or said[k] != v}
+        kept.append(beside if {**said, **beside} == step else {**step, _WHOLE: True})
+    return kept
 
 
 def _step(ordinal: int, facts: Mapping[str, Any]) -> Step:
@@ -86,9 +114,11 @@ SELECT request_id, jsonb_agg(
         'attempt', CASE WHEN attempt <> 1 THEN attempt END
     )) ORDER BY ordinal) AS steps
 FROM step WHERE request_id = ANY(:ids) GROUP BY request_id""")
+_ENTRIES = text("""
+SELECT request_id, ordinal, facts FROM audit WHERE request_id = ANY(:ids) AND what = 'settled' ORDER BY seq""")
 _DELETE = text("DELETE FROM step WHERE request_id = ANY(:ids)")
 _FOLDED = text("""
 SELECT a.facts, r.closed_at FROM audit a JOIN request r ON r.id = a.request_id
 WHERE a.request_id = :request AND a.what = :what ORDER BY a.seq DESC LIMIT 1""")
-_SETTLED = text("""
+_TIMES = text("""
 SELECT ordinal, max(at) AS at FROM audit WHERE request_id = :request AND ordinal IS NOT NULL GROUP BY ordinal""")

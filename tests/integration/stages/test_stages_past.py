@@ -88,6 +88,17 @@ def test_steps_of_a_cancelled_request_that_never_ran_are_told_of_too(make_world:
     assert told(look(world, request)) == told(before)
 
 
+def test_a_step_whose_chain_says_something_else_is_told_of_as_its_row_was(make_world: MakeWorld) -> None:
+    world = make_world(system("crm"), workflows=[ONE_STEP])
+    world.connector("crm").on("ada@example.org", RICH)
+    request = world.ask("erasure", "ada@example.org")
+    world.work()
+    world.rows("UPDATE step SET result = result - 'note' - 'evidence', name = 'forget', attempt = 3")
+    before = look(world, request)
+    age(world)
+    assert told(look(world, request)) == told(before)
+
+
 def test_the_chain_and_its_checkpoints_hold_before_and_after_and_a_forged_past_shows(make_world: MakeWorld) -> None:
     world = make_world(system("crm"))
     request = world.ask("erasure", "ada@example.org")
@@ -96,7 +107,7 @@ def test_the_chain_and_its_checkpoints_hold_before_and_after_and_a_forged_past_s
     assert faults(world) == []
     [last] = world.rows("SELECT what FROM audit WHERE request_id = :id ORDER BY seq DESC LIMIT 1", id=request)
     assert last.what == "folded"
-    world.rows("UPDATE audit SET facts = replace(facts::text, 'executed', 'verified')::jsonb WHERE what = 'folded'")
+    world.rows("UPDATE audit SET facts = replace(facts::text, 'crm', 'shop')::jsonb WHERE what = 'folded'")
     assert len(faults(world)) == 1
 
 
@@ -157,7 +168,7 @@ def test_a_flood_is_folded_a_batch_at_a_time(make_world: MakeWorld, monkeypatch:
     while world.runtime.sweep.purge().more:
         pass
     world.rows("UPDATE request SET fold_at = now()")
-    monkeypatch.setattr(sweep, "BATCH", 2)
+    monkeypatch.setattr(sweep, "FOLD", 2)
     assert [world.runtime.sweep.purge().folded for _ in range(4)] == [2, 2, 1, 0]
     assert world.broken_links() == {}
 
