@@ -57,7 +57,7 @@ class Fill:
         return self.closed * CLOSED_BYTES + self.parked * PARKED_BYTES
 
 
-CLOSED_BYTES, PARKED_BYTES = 4500, 7000
+CLOSED_BYTES, PARKED_BYTES = 3700, 6500
 """Of one request."""
 
 
