@@ -76,8 +76,8 @@ def fill(engine: Engine, past: Fill) -> None:
             # What takes longest begins first, and goes on beside all others.
             list(pairs.map(lambda table: _fill(engine, table, made[table.name]), _TABLES))
         one.run(*(statement for stripped in made.values() for statement in stripped.foreign))
-        one.run(*(f'DROP TABLE "past_{t.name}"' for t in _TABLES), _TALLY, _PARKED, "DROP TABLE copies", "ANALYZE")
-        one.run("VACUUM (ANALYZE) tally, parked, outbox")
+        one.run(_TALLY, _PARKED, *(f'DROP TABLE "past_{t.name}"' for t in _TABLES), "DROP TABLE copies")
+        one.run("VACUUM (ANALYZE) tally, parked")
         if one.rows(_SHAPE) != shape:
             raise WrongResult("an index or a constraint did not come back as it was")
         one.run(_CHECKPOINT)
@@ -222,11 +222,11 @@ _TALLY = """
 INSERT INTO tally ("right", what, shard, n)
 SELECT "right", what, 16, count(*) FROM (
     SELECT t."right", unnest(ARRAY['admitted', t.resolution]) AS what
-    FROM copies c JOIN request t ON t.id = c.template
+    FROM copies c JOIN past_request t ON t.id = c.template
 ) AS counted WHERE what IS NOT NULL GROUP BY "right", what"""
 _PARKED = """
 INSERT INTO parked (system, shard, n)
-SELECT s.system, 16, count(*) FROM copies c JOIN step s ON s.request_id = c.template AND s.state = 'parked'
+SELECT s.system, 16, count(*) FROM copies c JOIN past_step s ON s.request_id = c.template AND s.state = 'parked'
 GROUP BY s.system"""
 _CHECKPOINT = """
 INSERT INTO audit_checkpoint (at, facts, signature)
