@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,6 +48,15 @@ class Servers:
             note_postgres(self.reaper, self._postgres.data)
             self._postgres.start()
         return self._postgres
+
+    def restart_postgres(self, **settings: str) -> EmbeddedPostgres:
+        """The same databases under other settings, over ``POSTGRES``; nobody may be connected."""
+        self.postgres.stop()
+        # What was written while ``fsync`` was off may still be on its way to the disk.
+        os.sync()
+        self.settings = settings
+        self._postgres = None
+        return self.postgres
 
     @property
     def rabbitmq(self) -> RabbitMQ:

@@ -47,6 +47,7 @@ EVENTS: Mapping[str, str] = MappingProxyType(
         "connector.resumed": "Work on a system goes on.",
         "request.closed": "A request ended; `resolution` says how.",
         "request.shredded": "A closed request's key was destroyed; its personal data can't be read any more.",
+        "steps.folded": "The steps of requests closed long ago became one entry in the audit trail of each.",
         # operators
         "operator.acted": "An operator retried, skipped, approved, cancelled, paused or resumed something.",
         # outbox and timers

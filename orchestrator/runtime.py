@@ -173,6 +173,7 @@ class Runtime:
         keep = Keep(
             outbox=timedelta(days=self.settings.outbox_keep_days),
             quarantine=timedelta(days=self.settings.quarantine_keep_days),
+            steps=timedelta(days=self.settings.steps_keep_days),
         )
         checkpoints = Checkpoints(self.masters)
         systems_ = self.definitions.systems

@@ -55,6 +55,9 @@ class Settings(BaseModel):
     retention_sweep_seconds: float = Field(60, gt=0, description="The rhythm of purges and audit checkpoints.")
     outbox_keep_days: int = Field(7, ge=0, description="How long events stay for look-up, once published.")
     quarantine_keep_days: int = Field(30, ge=0, description="How long refused messages are kept.")
+    steps_keep_days: int = Field(
+        90, ge=0, description="How long after closing steps are rows of their own; then the audit trail tells of them."
+    )
     max_message_bytes: int = Field(262_144, ge=1024, description="Larger messages are refused.")
     worker_processes: int = Field(2, ge=1, le=256, description="Child processes of one `habeas worker`.")
     grace_seconds: float = Field(30, ge=0, description="How long a process may take to end after SIGTERM.")

@@ -5,16 +5,19 @@ Two databases on one server, the same engine on both, in turns: one that was emp
 
 from __future__ import annotations
 
+import os
+import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from benchmarks.figures import Figure, Report, interleaved
 from benchmarks.flat import measures
 from benchmarks.flat.engine import CLAIM, INTAKE, STEPS, Engine
-from benchmarks.flat.fill import Fill, fill
+from benchmarks.flat.fill import FILLING, Fill, fill
 from benchmarks.flat.steady import HOT, Sample, steady
 from benchmarks.servers import IN_WORDS, servers
 from orchestrator import logs
@@ -48,20 +51,20 @@ class Size:
     """Seconds between samples."""
 
 
-FULL = Size(Fill(2_000_000, 1_000_000), 12, 300, 10, CLAIM, 20, 600, 40, 20)
+FULL = Size(Fill(10_000_000, 1_000_000), 12, 300, 10, CLAIM, 20, 300, 40, 10)
 SMALL = Size(Fill(300, 200), 1, 20, 3, 20, 2, 1, 5, 0.5)
 
 
 def run(folder: Path, *, small: bool) -> Report:
     """Measure; see ``benchmarks.figures.Benchmark``."""
-    size = SMALL if small else FULL
-    with _engines(folder, quiet=not small) as (empty, full):
-        fill(full, size.past)
+    size = SMALL if small else _full()
+    with _engines(folder, size.past, quiet=not small) as (empty, full, filling):
         figures = [*_work(full, empty, size), *_clock(full, empty, size)]
         looks = measures.look_times(full, size.times)
         figures += [_look(command, looks) for command in ("list", "show", "why", "metrics", "watch", "quarantine")]
         samples = steady(full, size.seconds, size.a_second, size.every)
         figures += _bounded(samples)
+        per_request = _per_request(full)
         gigabytes = float(full.rows("SELECT pg_database_size(current_database()) / 1e9")[0][0])
         version = full.rows("SHOW server_version")[0][0]
     closed, parked = size.past.closed, size.past.parked
@@ -71,23 +74,62 @@ def run(folder: Path, *, small: bool) -> Report:
         "PostgreSQL": f"{version}, {IN_WORDS}",
         "one process": f"no-op systems, no broker; intake {INTAKE}, claims of {CLAIM}",
         "a round": f"{size.requests:,} requests",
+        "filled in": f"{filling:.0f} s, with fsync off; then restarted",
         "steady load": f"{size.a_second} requests/s for {size.seconds:g} s",
     }
     slow = sorted(looks.items(), key=lambda item: -item[1])[:3]
     note = "The slowest looks: " + "; ".join(f"{name} {value:.1f} ms" for name, value in slow) + "."
-    return Report(settings, figures, [note])
+    return Report(settings, figures, [note, per_request])
+
+
+def _full() -> Size:
+    """The full size, or what the environment says of it: ``BENCHMARK_FLAT_CLOSED``, ``_PARKED``, ``_SECONDS``."""
+
+    def given(name: str, otherwise: float) -> int:
+        return int(os.environ.get(f"BENCHMARK_FLAT_{name}", otherwise))
+
+    past = Fill(given("CLOSED", FULL.past.closed), given("PARKED", FULL.past.parked))
+    return replace(FULL, past=past, seconds=given("SECONDS", FULL.seconds))
 
 
 @contextmanager
-def _engines(folder: Path, *, quiet: bool) -> Iterator[tuple[Engine, Engine]]:
-    """An engine on an empty database, and one on a database to fill, both on one server of our own."""
-    with servers() as running, (folder / "habeas.log").open("w") as log:
+def _engines(folder: Path, past: Fill, *, quiet: bool) -> Iterator[tuple[Engine, Engine, float]]:
+    """An engine on an empty database, one on a database with a past, on one server; and how long filling it took.
+
+    The server is gone with its files when the benchmark ends, however it ends.
+    """
+    with servers(**FILLING) as running, (folder / "habeas.log").open("w") as log:
         if quiet:
             logs.configure("json", "INFO", log)
-        none, past = (Engine(running.postgres.create_database(n), folder / n) for n in ("none", "past"))
-        yield none, past
+        free = shutil.disk_usage(running.reaper).free
+        if free < past.bytes:
+            wanted = f"{past.bytes / 1e9:.0f} GB are wanted for the past, and {free / 1e9:.0f} GB are free"
+            raise SystemExit(f"{wanted}: ask for less with BENCHMARK_FLAT_CLOSED")
+        began = time.monotonic()
+        names = ("none", "past")
+        for name in names:
+            running.postgres.create_database(name)
+        filled = Engine(running.postgres.url_of("past"), folder / "past")
+        fill(filled, past)
+        filled.close()
+        running.restart_postgres()
+        took = time.monotonic() - began
+        none, full = (Engine(running.postgres.url_of(n), folder / n) for n in names)
+        yield none, full, took
         none.close()
-        past.close()
+        full.close()
+
+
+def _per_request(full: Engine) -> str:
+    sizes = full.rows(_SIZES)
+    requests = full.rows("SELECT reltuples FROM pg_class WHERE relname = 'request'")[0][0]
+    said = ", ".join(f"{name} {size / max(1, requests):.0f}" for name, size in sizes)
+    return f"Bytes on the disk for each request, open ones and indexes included: {said}."
+
+
+_SIZES = """
+SELECT relname, pg_total_relation_size(oid) AS size FROM pg_class
+WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY size DESC LIMIT 8"""
 
 
 def _work(full: Engine, empty: Engine, size: Size) -> list[Figure]:

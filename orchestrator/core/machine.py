@@ -64,8 +64,9 @@ def _fenced(
     apply: Callable[[Step, _Fenced, datetime], tuple[Step, list[Command]]],
 ) -> Callable[[Run, _Fenced, datetime], tuple[Run, list[Command]]]:
     def handle(run: Run, event: _Fenced, now: datetime) -> tuple[Run, list[Command]]:
-        step = run.steps[event.ordinal]
-        if step.state is not _S.RUNNING or step.token != event.token:
+        # A request closed long ago has no steps any more.
+        step = run.steps[event.ordinal] if event.ordinal < len(run.steps) else None
+        if step is None or step.state is not _S.RUNNING or step.token != event.token:
             return run, [Fence(event.ordinal)]
         after, commands = apply(step, event, now)
         return _with(run, after), commands
@@ -242,7 +243,7 @@ def _settle_down(before: Run, run: Run, commands: list[Command]) -> tuple[Run, t
     commands += [Ring(system) for system in sorted(ready)]
     if all(s.state is _S.DONE for s in run.steps):
         run = replace(run, resolution=run.stopping or _resolution(run.steps))
-        facts = {"resolution": run.resolution, "reason": run.stop_reason}
+        facts = {"resolution": run.resolution, **({"reason": run.stop_reason} if run.stop_reason else {})}
         commands += [
             Announce(EventKind.COMPLETED),
             Record("closed", None, facts),
@@ -308,10 +309,9 @@ def _acted(step: Step) -> bool:
 
 
 def _outcome(step: Step, result: Result) -> Record:
-    facts = {"outcome": result.outcome, "counts": dict(result.counts), "evidence": dict(result.evidence)}
-    if result.note:
-        facts["note"] = result.note
-    return Record("settled", step.ordinal, facts)
+    # The chain keeps this for ever: what is empty is left out.
+    more = {"counts": dict(result.counts), "evidence": dict(result.evidence), "note": result.note}
+    return Record("settled", step.ordinal, {"outcome": result.outcome, **{k: v for k, v in more.items() if v}})
 
 
 def _step(run: Run, ordinal: int) -> Step:

@@ -169,7 +169,10 @@ class Advance:
         late = Counter(
             stored[h.request].run.steps[h.event.ordinal].system
             for h in fenced
-            if h.request in stored and hasattr(h.event, "ordinal") and hasattr(h.event, "token")
+            if h.request in stored
+            and hasattr(h.event, "ordinal")
+            and hasattr(h.event, "token")
+            and h.event.ordinal < len(stored[h.request].run.steps)  # folded since
         )
         systems.count_fenced(tx, late)
 

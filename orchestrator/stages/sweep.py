@@ -20,13 +20,15 @@ from orchestrator.core.model import DEFAULT_RETRY, RetryPolicy, System
 from orchestrator.privacy.audit import Checkpoints
 from orchestrator.stages.advance import Advance, Advanced, Happening
 from orchestrator.stages.secrets import Secrets
-from orchestrator.store import outbox, runs, tally, trail
+from orchestrator.store import outbox, past, runs, tally, trail
 from orchestrator.store.database import Database
 
 _log = logs.get("sweep")
 
 BATCH = 1000
 """Rows that one statement changes at most."""
+FOLD = 300
+"""Requests whose steps are folded at once: it takes three times as long as any other purge of one."""
 COVERED = 1_000_000
 """Audit entries that one checkpoint covers at most: their heads are put together in the database's memory."""
 SETTLED = timedelta(minutes=1)
@@ -41,6 +43,8 @@ class Keep:
 
     outbox: timedelta
     quarantine: timedelta
+    steps: timedelta
+    """After their request closed; but its sealed data goes first, however long that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class Purged:
 
     requests: int
     """Requests shredded."""
+    folded: int
+    """Requests whose steps went into their audit chain."""
     more: bool
     """There is more than one purge takes: call again, when what is more pressing has been done."""
 
@@ -114,12 +120,12 @@ class Sweep:
     # Retention: Habeas is held to its own rules. --------------------------------------------------------------------
 
     def purge(self) -> Purged:
-        """Shred what is past its keeping, drop old events and refused messages; of each one batch, oldest first.
+        """Shred what is past its keeping, fold old steps, drop old events and refused messages; a batch of each.
 
         Requests that came in a flood are past their keeping in a flood: lost leases must not wait for the end of it.
         """
         with self._database.transaction() as tx:
-            ids = [r.id for r in tx.execute(_SHRED, {"n": BATCH})]
+            ids = [r.id for r in tx.execute(_SHRED, {"n": BATCH, "keep": self._keep.steps})]
             files = self._files(tx, ids)
             Secrets.shred(tx, ids)
         for stored in files:
@@ -127,13 +133,17 @@ class Sweep:
         with self._database.transaction() as tx:
             events = outbox.drop_old(tx, self._keep.outbox, BATCH)
             refusals = tx.execute(_OLD_REFUSALS, {"keep": self._keep.quarantine, "n": BATCH}).rowcount
+        with self._database.transaction() as tx:
+            folded = past.fold(tx, FOLD)
         if ids:
             _log.info("request.shredded", requests=len(ids))
-        more = BATCH in {len(ids), events, refusals}
+        if folded:
+            _log.info("steps.folded", requests=folded)
+        more = BATCH in {len(ids), events, refusals} or folded == FOLD
         if not more:
             sweep_unfinished(self._artifacts, time.time() - STALE_PART)
             self._remove_orphans()
-        return Purged(len(ids), more)
+        return Purged(len(ids), folded, more)
 
     def _remove_orphans(self) -> None:
         """Files whose worker was killed between finishing them and settling: no row knows them, nobody will."""
@@ -212,7 +222,8 @@ _SHRED = text("""
 WITH due AS (
     SELECT id FROM request WHERE shred_at <= statement_timestamp() ORDER BY shred_at LIMIT :n FOR UPDATE SKIP LOCKED
 )
-UPDATE request SET shred_at = NULL FROM due WHERE request.id = due.id RETURNING request.id""")
+UPDATE request SET shred_at = NULL, fold_at = coalesce(closed_at, statement_timestamp()) + :keep
+FROM due WHERE request.id = due.id RETURNING request.id""")
 
 _FILES = text("""
 SELECT bytes, digest, location FROM artifact WHERE request_id = ANY(:ids) AND location IS NOT NULL""")

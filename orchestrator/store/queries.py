@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -21,7 +21,7 @@ from orchestrator.core.model import Run
 from orchestrator.core.vocabulary import StepState
 from orchestrator.core.why import SOON, StepTimes, SystemState
 from orchestrator.errors import Conflict, NotFound
-from orchestrator.store import tables
+from orchestrator.store import past, tables
 from orchestrator.store.rows import STEP, to_run
 
 WINDOW = 5000
@@ -260,11 +260,14 @@ def detail(tx: Connection, request: UUID) -> Detail:
     if row is None:
         raise NotFound(f"there is no request {request}")
     steps = tx.execute(_STEPS, {"request": request, "ahead": AHEAD}).all()
-    times = {s.ordinal: StepTimes(s.changed_at, s.lease_until, s.ahead or 0) for s in steps}
+    times: Mapping[int, StepTimes] = {s.ordinal: StepTimes(s.changed_at, s.lease_until, s.ahead or 0) for s in steps}
     paused = tx.execute(_PAUSED, {"request": request}).scalar_one_or_none() if row.paused else None
     facts: Mapping[str, Any] = paused or {}
     package = tx.execute(_PACKAGE, {"request": request}).one_or_none()
     run = to_run(row, [s.step for s in steps])
+    if not steps:
+        folded, times = past.unfold(tx, request)
+        run = replace(run, steps=folded)
     unpublished = tx.execute(_UNPUBLISHED, {"request": request, "soon": SOON}).scalar_one()
     return Detail(row, run, times, str(facts.get("actor", "")), str(facts.get("reason", "")), package, unpublished)
 

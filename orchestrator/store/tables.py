@@ -80,10 +80,12 @@ request = Table(
     _moment("deadline"),
     _moment("closed_at", nullable=True),
     _moment("shred_at", nullable=True),
+    _moment("fold_at", nullable=True),
     Column("audit_seq", Integer, nullable=False, server_default=text("0")),
     Column("audit_head", LargeBinary, nullable=False),
     Index("request_open_deadline", "deadline", postgresql_where=text("resolution IS NULL")),
     Index("request_shred_at", "shred_at", postgresql_where=text("shred_at IS NOT NULL")),
+    Index("request_fold_at", "fold_at", postgresql_where=text("fold_at IS NOT NULL")),
     Index("request_closed_at", "closed_at", postgresql_where=text("closed_at IS NOT NULL")),
     postgresql_with={"fillfactor": "70", "autovacuum_vacuum_scale_factor": "0.01"},
 )

@@ -186,7 +186,7 @@ class World:
 _TIMES = {
     "step": ("due", "lease_until", "changed_at"),
     "connector_state": ("breaker_until", "tokens_at"),
-    "request": ("shred_at", "closed_at"),
+    "request": ("shred_at", "fold_at", "closed_at"),
     "outbox": ("created_at",),
     "quarantine": ("at",),
 }

@@ -32,6 +32,8 @@ INSERT INTO artifact (request_id, ordinal, system, records, bytes, counts, diges
 INSERT INTO finding (request_id, ordinal, sealed) SELECT id, 9, '' FROM request;
 UPDATE request SET shred_at = now() - interval '1 s' WHERE id IN (SELECT id FROM request
     WHERE shred_at IS NOT NULL LIMIT 20);
+UPDATE request SET fold_at = now() - interval '1 s' WHERE id IN (SELECT id FROM request
+    WHERE fold_at IS NOT NULL LIMIT 20);
 UPDATE outbox SET created_at = now() - interval '40 days' WHERE id IN (SELECT id FROM outbox LIMIT 20);
 UPDATE step SET due = now() - interval '1 s' WHERE (request_id, ordinal) IN (SELECT request_id, ordinal FROM step
     WHERE state = 'parked' LIMIT 20);

@@ -173,6 +173,7 @@ def upgrade() -> None:
         sa.Column("deadline", sa.DateTime(timezone=True), nullable=False),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("shred_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("fold_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("audit_seq", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("audit_head", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("request_pkey")),
@@ -180,6 +181,9 @@ def upgrade() -> None:
     )
     op.create_index(
         "request_closed_at", "request", ["closed_at"], unique=False, postgresql_where=sa.text("closed_at IS NOT NULL")
+    )
+    op.create_index(
+        "request_fold_at", "request", ["fold_at"], unique=False, postgresql_where=sa.text("fold_at IS NOT NULL")
     )
     op.create_index(
         "request_open_deadline", "request", ["deadline"], unique=False, postgresql_where=sa.text("resolution IS NULL")
@@ -355,6 +359,7 @@ def downgrade() -> None:
     op.drop_table("parked")
     op.drop_table("tally")
     op.drop_index("request_shred_at", table_name="request", postgresql_where=sa.text("shred_at IS NOT NULL"))
+    op.drop_index("request_fold_at", table_name="request", postgresql_where=sa.text("fold_at IS NOT NULL"))
     op.drop_index("request_open_deadline", table_name="request", postgresql_where=sa.text("resolution IS NULL"))
     op.drop_index("request_closed_at", table_name="request", postgresql_where=sa.text("closed_at IS NOT NULL"))
     op.drop_table("request")
