@@ -18,9 +18,8 @@ def failure(error: Exception) -> Failed | None:
         return Failed(str(error), Exit.UNAVAILABLE)
     if isinstance(error, HabeasError):
         return Failed(str(error))
-    if isinstance(error, ProgrammingError) and isinstance(
-        error.orig, postgres.UndefinedTable | postgres.UndefinedColumn
-    ):
+    cause = error.orig if isinstance(error, ProgrammingError) else error
+    if isinstance(cause, postgres.UndefinedTable | postgres.UndefinedColumn):
         return Failed("the database does not have this version's schema; run: habeas migrate", Exit.CONFIGURATION)
     if isinstance(error, topology.AWAY):
         return Failed(f"the broker does not answer ({type(error).__name__})", Exit.UNAVAILABLE)

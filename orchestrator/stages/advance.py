@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -18,9 +19,9 @@ from orchestrator.core.events import Event
 from orchestrator.core.model import Run
 from orchestrator.core.vocabulary import Action, Outcome, Right, StepState
 from orchestrator.stages.answers import Answers
-from orchestrator.stages.onward import Following, Onward, take
+from orchestrator.stages.onward import Candidates, Following, Onward, candidates, take
 from orchestrator.stages.secrets import Facts, Opened, Secrets
-from orchestrator.store import bulk, outbox, runs, systems, tables, tally
+from orchestrator.store import bulk, claims, outbox, runs, systems, tables, tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +80,18 @@ class Advance:
         happenings: Sequence[Happening],
         known: Known = NOTHING,
         onward: Onward | None = None,
+        learn: Callable[[Sequence[Happening]], None] = lambda _late: None,
     ) -> Advanced:
         """Apply in order. Raises ``machine.Impossible`` when an operator asks what a state forbids.
 
-        ``known``: of some of the requests; ``onward``: what to take if it becomes ready.
+        ``known``: of some of the requests; ``onward``: what to take if it becomes ready; ``learn``: is told what came
+        too late, and may write.
         """
         ready = not all(isinstance(h.event, ev.OWN_STEP) for h in happenings)
-        stored = runs.lock(tx, (h.request for h in happenings), ready=ready, remembered=known.runs)
-        moment = runs.now(tx)
-        alike = Alike(moment)
-        after = {id_: s.run for id_, s in stored.items()}
-        commands: dict[UUID, list[Command]] = {id_: [] for id_ in stored}
-        counted: list[Happening] = []
-        advanced = Advanced()
+        locked = runs.lock(tx, (h.request for h in happenings), ready=ready, remembered=known.runs)
+        before = {id_: s.run for id_, s in locked.stored.items()}
+        after, commands = dict(before), {id_: list[Command]() for id_ in before}
+        alike, advanced, counted = Alike(locked.moment), Advanced(), list[Happening]()
         for happening in happenings:
             if happening.request not in after:
                 advanced.fenced.append(happening)
@@ -100,33 +100,59 @@ class Advance:
             after[happening.request] = run
             commands[happening.request] += said
             (advanced.fenced if any(isinstance(c, Fence) for c in said) else counted).append(happening)
-        # Before the runs: who was erased is told by what was found, up to now.
-        bulk.insert(tx, tables.finding, [h.finding for h in counted if h.finding], ignore="request_id, ordinal")
-        bulk.insert(tx, tables.artifact, [h.artifact for h in counted if h.artifact])
-        before = {id_: s.run for id_, s in stored.items()}
-        following = take(tx, before, after, onward) if onward else None
-        concerned = {id_ for id_, run in after.items() if not run.open}
-        if following:
-            concerned |= following.runs.keys()
-        opened = {id_: one for id_ in concerned if isinstance(one := known.facts.get(id_), Opened)}
-        facts = self._secrets.caught_up(tx, opened)
+        found = candidates(before, after, onward) if onward else ()
+        firsts, facts = self._ask(tx, counted, after, found, known)
+        if onward and firsts:
+            advanced.following = take(found, after, onward, firsts)
         changes = [
             runs.Change(s.header, s.run, after[id_], tuple(c for c in commands[id_] if isinstance(c, Record)))
-            for id_, s in stored.items()
+            for id_, s in locked.stored.items()
         ]
-        chained = runs.chain(changes, moment)
-        advanced.add(self._save(tx, changes, chained, commands, facts, onward.lease if onward else timedelta()))
-        if following:
-            advanced.following = following
-            advanced.known = Known(facts, _left(following, stored, chained))
-        self._count_fenced(tx, stored, advanced.fenced)
+        chained = runs.chain(changes, locked.moment)
+        if advanced.following:
+            advanced.known = Known(facts, _left(advanced.following, locked.stored, chained))
+        late = _late(before, advanced.fenced)
+
+        def also() -> None:
+            systems.count_fenced(tx, late)
+            learn(advanced.fenced)
+
+        lease = onward.lease if onward else timedelta()
+        self._save(tx, changes, chained, commands, advanced, facts=facts, lease=lease, also=also)
         return advanced
+
+    def _ask(
+        self,
+        tx: Connection,
+        counted: Sequence[Happening],
+        after: Mapping[UUID, Run],
+        found: Candidates,
+        known: Known,
+    ) -> tuple[claims.Firsts | None, Facts]:
+        """Write what was found and gathered; who stands first where we would go on, and what is known by now.
+
+        Of requests that may go on, and of those that close, for who was erased is told by all that was found.
+        """
+        findings = [h.finding for h in counted if h.finding]
+        artifacts = [h.artifact for h in counted if h.artifact]
+        concerned = {run.request for _, run, _ in found} | {id_ for id_, run in after.items() if not run.open}
+        opened = {id_: one for id_ in concerned if isinstance(one := known.facts.get(id_), Opened)}
+        if not (findings or artifacts or found or opened):
+            return None, {}
+        with bulk.together(tx):
+            bulk.insert(tx, tables.finding, findings, ignore="request_id, ordinal")
+            bulk.insert(tx, tables.artifact, artifacts)
+            firsts = claims.ask_firsts(tx, {s.system for _, _, steps in found for s in steps}) if found else None
+            facts = self._secrets.catch_up(tx, opened) if opened else dict
+        return firsts() if firsts else None, facts()
 
     def save(
         self, tx: Connection, changes: Sequence[runs.Change], commands: Mapping[UUID, Sequence[Command]], moment: Any
     ) -> Advanced:
         """Write changed or new runs, their audit, their announcements; tell what to ring for."""
-        return self._save(tx, changes, runs.chain(changes, moment), commands, {}, timedelta())
+        advanced = Advanced()
+        self._save(tx, changes, runs.chain(changes, moment), commands, advanced)
+        return advanced
 
     def _save(
         self,
@@ -134,10 +160,13 @@ class Advance:
         changes: Sequence[runs.Change],
         chained: runs.Chained,
         commands: Mapping[UUID, Sequence[Command]],
-        facts: Facts,
-        lease: timedelta,
-    ) -> Advanced:
-        """``facts``: what is known of some of the requests; ``lease``: for how long steps are taken that begin."""
+        advanced: Advanced,
+        *,
+        facts: Facts = MappingProxyType({}),
+        lease: timedelta = timedelta(),
+        also: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``facts``: known of some requests; ``lease``: for how long steps are taken that begin; ``also``: writes more."""
         rows = [
             self._answers.announce(c.header, c.after, command, chained.moment)
             for c in changes
@@ -151,9 +180,10 @@ class Advance:
             outbox.put(tx, rows)
             bulk.insert(tx, tables.ledger, erased, ignore="hash, request_id")
             tally.count(tx, changes)
+            also()
         # For what was ready before as well: a claim that came meanwhile passed over the runs that are locked here.
-        rings = Counter(s.system for c in changes for s in c.after.steps if s.state is StepState.READY)
-        return Advanced(rings=rings, closed=[c.header.id for c in closed])
+        advanced.rings += _ready(changes)
+        advanced.closed += [c.header.id for c in closed]
 
     def _erased(self, tx: Connection, closed: Sequence[Run], facts: Facts) -> list[dict[str, Any]]:
         """Who was erased, as keyed hashes: so that they can be recognised if their data comes back."""
@@ -164,17 +194,29 @@ class Advance:
             for digest in digests
         ]
 
-    @staticmethod
-    def _count_fenced(tx: Connection, stored: Mapping[UUID, runs.Stored], fenced: Sequence[Happening]) -> None:
-        late = Counter(
-            stored[h.request].run.steps[h.event.ordinal].system
-            for h in fenced
-            if h.request in stored
-            and hasattr(h.event, "ordinal")
-            and hasattr(h.event, "token")
-            and h.event.ordinal < len(stored[h.request].run.steps)  # folded since
-        )
-        systems.count_fenced(tx, late)
+
+def _ready(changes: Sequence[runs.Change]) -> Counter[str]:
+    """System → how many steps are ready. Counted once for runs that went the same way: they share their steps."""
+    alike = Counter(id(c.after.steps) for c in changes)
+    steps = {id(c.after.steps): c.after.steps for c in changes}
+    ready: Counter[str] = Counter()
+    for key, n in alike.items():
+        for step in steps[key]:
+            if step.state is StepState.READY:
+                ready[step.system] += n
+    return ready
+
+
+def _late(before: Mapping[UUID, Run], fenced: Sequence[Happening]) -> Counter[str]:
+    """System → how many results came too late."""
+    return Counter(
+        before[h.request].steps[h.event.ordinal].system
+        for h in fenced
+        if h.request in before
+        and hasattr(h.event, "ordinal")
+        and hasattr(h.event, "token")
+        and h.event.ordinal < len(before[h.request].steps)  # folded since
+    )
 
 
 def _left(following: Following, stored: Mapping[UUID, runs.Stored], chained: runs.Chained) -> runs.Remembered:

@@ -13,13 +13,10 @@ from datetime import datetime, timedelta
 from operator import itemgetter
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection
-
 from orchestrator.core.model import Run, Step
 from orchestrator.core.transitions import Move, move
 from orchestrator.core.vocabulary import StepState
-from orchestrator.store import claims
-from orchestrator.store.claims import Claimed
+from orchestrator.store.claims import Claimed, Firsts
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +50,12 @@ class Following:
     """The runs concerned."""
 
 
-def take(
-    tx: Connection, before: Mapping[UUID, Run], after: MutableMapping[UUID, Run], onward: Onward
-) -> Following | None:
-    """Take what was waiting ``before`` and is ready ``after``; ``after`` is changed.
+Candidates = Sequence[tuple[datetime, Run, Sequence[Step]]]
+"""Runs with what may be taken in them, in order of claiming, each with its rank."""
 
-    The runs are locked, so nobody else can have what was waiting in them. Where something was ready before, nothing is
-    taken: a claim on both has more people to a call.
-    """
-    found = _found(before, after, onward)
-    if not found:
-        return None
-    firsts = claims.firsts(tx, {s.system for _, _, steps in found for s in steps})
+
+def take(found: Candidates, after: MutableMapping[UUID, Run], onward: Onward, firsts: Firsts) -> Following | None:
+    """Take what may be taken of what was found; ``after`` is changed. ``firsts``: who stands first in its systems."""
     room = dict(onward.room)
     taken: dict[str, list[Claimed]] = {}
     runs: dict[UUID, Run] = {}
@@ -84,12 +75,11 @@ def take(
     return Following(taken, firsts.holds, firsts.by, runs) if taken else None
 
 
-def _found(
-    before: Mapping[UUID, Run], after: Mapping[UUID, Run], onward: Onward
-) -> list[tuple[datetime, Run, list[Step]]]:
-    """Runs with what became ready in them, in order of claiming, each with its rank.
+def candidates(before: Mapping[UUID, Run], after: Mapping[UUID, Run], onward: Onward) -> Candidates:
+    """What was waiting ``before`` and is ready ``after``: the runs are locked, so nobody else can have it.
 
-    And with what an earlier attempt of this settle took, of whose end nobody was told.
+    Where something was ready before, nothing is taken: a claim on both has more people to a call. What an earlier
+    attempt of this settle took, of whose end nobody was told, is found again.
     """
     found: list[tuple[datetime, Run, list[Step]]] = []
     known: dict[tuple[int, int], tuple[list[Step], bool]] = {}  # runs that went the same way share their steps

@@ -31,7 +31,7 @@ class Operate:
     def apply(self, request: UUID, event: ev.Event) -> Advanced:
         """One event of one request. Raises ``NotFound`` or ``Conflict``."""
         with self._database.transaction() as tx:
-            if request not in runs.lock(tx, [request]):
+            if request not in runs.lock(tx, [request]).stored:
                 raise NotFound(f"there is no request {request}")
             try:
                 return self._advance.apply(tx, [Happening(request, event)])
@@ -103,7 +103,7 @@ class Operate:
 
     def _the_waiting_gate(self, request: UUID) -> int:
         with self._database.transaction() as tx:
-            stored = runs.lock(tx, [request]).get(request)
+            stored = runs.lock(tx, [request]).stored.get(request)
         if stored is None:
             raise NotFound(f"there is no request {request}")
         waiting = [s for s in stored.run.steps if s.state is StepState.PARKED and _asks_a_person(s)]
@@ -118,7 +118,7 @@ class Operate:
         while batch := self._attention(system, failure, after):
             after = batch[-1]
             with self._database.transaction() as tx:
-                locked = runs.lock(tx, {request for request, _ in batch})
+                locked = runs.lock(tx, {request for request, _ in batch}).stored
                 still = [
                     Happening(request, event(ordinal))
                     for request, ordinal in batch

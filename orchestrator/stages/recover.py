@@ -167,7 +167,8 @@ class Recover:
             done, last = done + len(ids), ids[-1]
 
     def _recover(self, tx: Connection, ids: Sequence[UUID], said: dict[str, str]) -> None:
-        stored, moment = runs.lock(tx, ids), runs.now(tx)
+        locked = runs.lock(tx, ids)
+        stored, moment = locked.stored, locked.moment
         changes: list[runs.Change] = []
         commands: dict[UUID, Sequence[Command]] = {}
         for id_, one in stored.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -116,17 +116,22 @@ class Secrets:
         return opened
 
     @staticmethod
-    def caught_up(tx: Connection, known: Mapping[UUID, Opened]) -> dict[UUID, Opened | VaultError]:
-        """What is known of requests, with what was found since; what can't be opened stands in its place."""
-        facts: dict[UUID, Opened | VaultError] = dict(known)
-        for request, ordinal, sealed in tx.execute(_FOUND, {"ids": sorted(known)}).all() if known else ():
-            one = facts[request]
-            if isinstance(one, Opened) and ordinal not in one.findings:
-                try:
-                    facts[request] = _and_found(one, ordinal, sealed)
-                except VaultError as error:
-                    facts[request] = error
-        return facts
+    def catch_up(tx: Connection, known: Mapping[UUID, Opened]) -> Callable[[], Facts]:
+        """What is known of requests, with what was found since. It may be read later (``bulk.together``)."""
+        asked = bulk.send(tx, _FOUND, {"ids": sorted(known)})
+
+        def caught_up() -> Facts:
+            facts: dict[UUID, Opened | VaultError] = dict(known)
+            for request, ordinal, sealed in asked.fetchall():
+                one = facts[request]
+                if isinstance(one, Opened) and ordinal not in one.findings:
+                    try:
+                        facts[request] = _and_found(one, ordinal, sealed)
+                    except VaultError as error:
+                        facts[request] = error
+            return facts
+
+        return caught_up
 
     def identity_hashes(self, tx: Connection, requests: Sequence[UUID], facts: Facts) -> dict[UUID, list[bytes]]:
         """The keyed hashes of the requests' identities, for the ledger. ``facts``: what is known of some of them."""
@@ -153,7 +158,7 @@ FROM request_secret s LEFT JOIN finding f ON f.request_id = s.request_id
 WHERE s.request_id = ANY(:ids) ORDER BY f.ordinal""")
 
 
-_FOUND = text("SELECT request_id, ordinal, sealed FROM finding WHERE request_id = ANY(:ids) ORDER BY ordinal")
+_FOUND = "SELECT request_id, ordinal, sealed FROM finding WHERE request_id = ANY(%(ids)s) ORDER BY ordinal"
 
 
 def _opened(request: UUID, key: RequestKey, payload: bytes, findings: Sequence[tuple[int, bytes]]) -> Opened:

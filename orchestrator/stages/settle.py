@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import count
 from uuid import UUID
 
@@ -87,8 +88,8 @@ class Settle:
         for attempt in count(1):
             try:
                 with self._database.transaction() as tx:
-                    advanced = self._advance.apply(tx, said.happenings, said.known, onward)
-                    _breakers(tx, said.answers(advanced.fenced))
+                    learn = partial(_learn, tx, said)
+                    advanced = self._advance.apply(tx, said.happenings, said.known, onward, learn)
                 break
             except Unavailable:
                 if time.monotonic() > until:
@@ -107,6 +108,10 @@ class Settle:
         artifact = tables.artifact
         query = select(artifact.c.location).where(artifact.c.request_id.in_(requests), artifact.c.location.is_not(None))
         return set(tx.execute(query).scalars())
+
+
+def _learn(tx: Connection, said: Said, late: Sequence[Happening]) -> None:
+    _breakers(tx, said.answers(late))
 
 
 def _breakers(tx: Connection, answers: Sequence[tuple[System, Sequence[Happening]]]) -> None:

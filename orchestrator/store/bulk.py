@@ -38,12 +38,21 @@ def encoded(value: Any) -> Any:
 
 @contextmanager
 def together(tx: Connection) -> Iterator[None]:
-    """What is written inside goes to the server without waiting for one answer before the next is sent.
+    """What is sent inside goes to the server without waiting for one answer before the next is sent.
 
-    Nothing may be read inside. What fails raises at the end at the latest, as ``psycopg.Error``.
+    Answers may be read afterwards. What fails raises at the end at the latest, as ``psycopg.Error``.
     """
-    with cast("psycopg.Connection[Any]", tx.connection.driver_connection).pipeline():
+    with _driver(tx).pipeline():
         yield
+
+
+def send(tx: Connection, sql: str, values: Mapping[str, Any] | None = None) -> psycopg.Cursor[Any]:
+    """Execute SQL with the driver's own placeholders; raises ``psycopg.Error``. The cursor has the answer."""
+    return _driver(tx).execute(sql, values)
+
+
+def _driver(tx: Connection) -> psycopg.Connection[Any]:
+    return cast("psycopg.Connection[Any]", tx.connection.driver_connection)
 
 
 def insert(
@@ -58,8 +67,8 @@ def insert(
         return []
     columns = tuple(rows[0])
     values, same = _columns(table, columns, rows, columns[:1])
-    result = tx.exec_driver_sql(_insert(table, columns, same, ignore, returning, then), values)
-    return list(result.all()) if returning and not then else []
+    answer = send(tx, _insert(table, columns, same, ignore, returning, then), values)
+    return answer.fetchall() if returning and not then else []
 
 
 def update(tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[Row], *, also: str = "") -> None:
@@ -67,7 +76,7 @@ def update(tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[R
     if rows:
         columns = tuple(rows[0])
         values, same = _columns(table, columns, rows, keys)
-        tx.exec_driver_sql(_update(table, keys, columns, same, also), values)
+        send(tx, _update(table, keys, columns, same, also), values)
 
 
 @cache

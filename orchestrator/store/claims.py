@@ -6,7 +6,7 @@ of ``connector_state``, so they hold across all workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from orchestrator.core.model import Limits, Step
-from orchestrator.store import rates
+from orchestrator.store import bulk, rates
 from orchestrator.store.rows import STEP, to_step
 
 
@@ -89,22 +89,26 @@ class Firsts:
     """The id of the transaction that asked."""
 
 
-def firsts(tx: Connection, systems: Iterable[str]) -> Firsts:
-    """Who stands first in the queues of these systems.
+def ask_firsts(tx: Connection, systems: Iterable[str]) -> Callable[[], Firsts]:
+    """Ask who stands first in the queues of these systems; the answer may be read later (``bulk.together``).
 
     Left out are those that are paused, resting, to be probed, or have something ready that was lost before.
     """
-    rows = tx.execute(_FIRSTS, {"systems": list(systems)}).all()
-    by = rows[0].by if rows else ""
-    return Firsts({row.system: row.rank for row in rows}, any(row.holds for row in rows), by)
+    asked = bulk.send(tx, _FIRSTS, {"systems": list(systems)})
+
+    def answer() -> Firsts:
+        rows = asked.fetchall()
+        return Firsts({r[0]: r[3] for r in rows}, any(r[2] for r in rows), rows[0][1] if rows else "")
+
+    return answer
 
 
-_FIRSTS = text("""
-SELECT system, pg_current_xact_id()::xid::text AS by, EXISTS (SELECT 1 FROM hold WHERE released_at IS NULL) AS holds, (
-    SELECT rank FROM step WHERE system = c.system AND state = 'ready' AND crashes = 0 ORDER BY rank LIMIT 1) AS rank
+_FIRSTS = """
+SELECT system, pg_current_xact_id()::xid::text, EXISTS (SELECT 1 FROM hold WHERE released_at IS NULL), (
+    SELECT rank FROM step WHERE system = c.system AND state = 'ready' AND crashes = 0 ORDER BY rank LIMIT 1)
 FROM connector_state AS c
-WHERE system = ANY(:systems) AND NOT paused AND breaker_until IS NULL
-    AND NOT EXISTS (SELECT 1 FROM step WHERE system = c.system AND state = 'ready' AND crashes > 0)""")
+WHERE system = ANY(%(systems)s) AND NOT paused AND breaker_until IS NULL
+    AND NOT EXISTS (SELECT 1 FROM step WHERE system = c.system AND state = 'ready' AND crashes > 0)"""
 
 
 def _room(tx: Connection, system: str, limits: Limits, n: int) -> int:

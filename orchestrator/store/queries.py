@@ -264,7 +264,8 @@ def detail(tx: Connection, request: UUID) -> Detail:
     paused = tx.execute(_PAUSED, {"request": request}).scalar_one_or_none() if row.paused else None
     facts: Mapping[str, Any] = paused or {}
     package = tx.execute(_PACKAGE, {"request": request}).one_or_none()
-    run = to_run(row, [s.step for s in steps])
+    state = row.deadline, row.paused, row.stopping, row.stop_reason, row.resolution
+    run = to_run(row.id, row.right, state, [s.step for s in steps])
     if not steps:
         folded, times = past.unfold(tx, request)
         run = replace(run, steps=folded)

@@ -85,17 +85,18 @@ def to_step(row: str) -> Step:
     )
 
 
-def to_run(row: Any, steps: Sequence[str]) -> Run:
-    """A request's row and its steps' rows (``STEP``), in order of ordinal, as the core's value."""
+def to_run(request: UUID, right: str, row: Sequence[Any], steps: Sequence[str]) -> Run:
+    """A run. ``row``: deadline, paused, stopping, stop_reason, resolution; ``steps``: rows (``STEP``) in order."""
+    deadline, paused, stopping, stop_reason, resolution = row
     return Run(
-        request=row.id,
-        right=Right(row.right),
-        steps=to_steps(tuple(steps)),
-        deadline=row.deadline,
-        paused=row.paused,
-        stopping=Resolution(row.stopping) if row.stopping else None,
-        stop_reason=row.stop_reason,
-        resolution=Resolution(row.resolution) if row.resolution else None,
+        request,
+        Right(right),
+        to_steps(tuple(steps)),
+        deadline,
+        paused,
+        Resolution(stopping) if stopping else None,
+        stop_reason,
+        Resolution(resolution) if resolution else None,
     )
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from orchestrator.core.commands import Record
 from orchestrator.core.model import Run
@@ -86,10 +86,18 @@ class Chained:
     moment: datetime
 
 
-def lock(
-    tx: Connection, ids: Iterable[UUID], *, ready: bool = True, remembered: Remembered = NONE
-) -> dict[UUID, Stored]:
-    """The runs, locked in order of id, so that two settles can never wait for each other in a circle.
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """Runs that nobody else can change until the transaction ends."""
+
+    stored: Mapping[UUID, Stored]
+    """In order of id."""
+    moment: datetime
+    """By the database's clock, after they were locked."""
+
+
+def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True, remembered: Remembered = NONE) -> Locked:
+    """Lock runs in order of id, so that two settles can never wait for each other in a circle.
 
     A request's row stands for its steps: whoever changes one locks it, but for a claim, which takes a ready step and
     knows nothing of its request. ``ready``: keep claims off what is ready as well, for it may be changed. Where it is
@@ -98,35 +106,42 @@ def lock(
     wanted = sorted(set(ids))
     known: dict[UUID, Stored] = {}
     if not ready and remembered.stored:
-        rows = tx.execute(_LOCK_KNOWN, {"ids": wanted}).all()
+        with bulk.together(tx):
+            locked, clock = bulk.send(tx, _LOCK_KNOWN, {"ids": wanted}), bulk.send(tx, _CLOCK)
+        rows = locked.fetchall()
         known = {id_: remembered.stored[id_] for id_, by in rows if by == remembered.by and id_ in remembered.stored}
         if len(known) == len(rows):
-            return known
+            return Locked(known, clock.fetchall()[0][0])
     unknown = {"ids": [id_ for id_ in wanted if id_ not in known]}
-    rows = tx.execute(_LOCK_REQUESTS, unknown).all()
-    if ready:
-        tx.execute(_LOCK_READY, unknown)
-    steps = {row.request_id: row.steps for row in tx.execute(_STEPS, unknown).all()}
-    known |= {row.id: Stored(Header(*row[:_HEADER]), to_run(row, steps.get(row.id, ()))) for row in rows}
-    return {id_: known[id_] for id_ in wanted if id_ in known}
+    with bulk.together(tx):
+        locked = bulk.send(tx, _LOCK_REQUESTS, unknown)
+        if ready:
+            bulk.send(tx, _LOCK_READY, unknown)
+        read, clock = bulk.send(tx, _STEPS, unknown), bulk.send(tx, _CLOCK)
+    steps = dict(read.fetchall())
+    for row in locked.fetchall():
+        header = Header(*row[:_HEADER])
+        known[header.id] = Stored(header, to_run(header.id, header.right, row[_HEADER:], steps.get(header.id, ())))
+    return Locked({id_: known[id_] for id_ in wanted if id_ in known}, clock.fetchall()[0][0])
 
 
 _HEADER = len(Header._fields)
-_LOCK_KNOWN = text("SELECT id, xmin::text FROM request WHERE id = ANY(:ids) ORDER BY id FOR UPDATE")
-_LOCK_REQUESTS = text(f"""
+_LOCK_KNOWN = "SELECT id, xmin::text FROM request WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE"
+_LOCK_REQUESTS = f"""
 SELECT {", ".join(f'"{name}"' for name in Header._fields)}, deadline, paused, stopping, stop_reason, resolution
-FROM request WHERE id = ANY(:ids) ORDER BY id FOR UPDATE""")  # noqa: S608 - our own columns
-# A statement of its own: what is read after it is as the last claim left it.
-_LOCK_READY = text("""
-SELECT 1 FROM step WHERE request_id = ANY(:ids) AND state = 'ready' ORDER BY request_id, ordinal FOR UPDATE""")
-_STEPS = text(f"""
+FROM request WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE"""  # noqa: S608 - our own columns
+# Statements of their own: what is read after a lock is as the last claim left it.
+_LOCK_READY = """
+SELECT 1 FROM step WHERE request_id = ANY(%(ids)s) AND state = 'ready' ORDER BY request_id, ordinal FOR UPDATE"""
+_STEPS = f"""
 SELECT request_id, array_agg({STEP} ORDER BY ordinal) AS steps FROM step
-WHERE request_id = ANY(:ids) GROUP BY request_id""")  # noqa: S608 - our own columns
+WHERE request_id = ANY(%(ids)s) GROUP BY request_id"""  # noqa: S608 - our own columns
+_CLOCK = "SELECT clock_timestamp()"
 
 
 def now(tx: Connection) -> datetime:
     """The database's clock: the one clock that all processes share."""
-    moment: datetime = tx.execute(text("SELECT clock_timestamp()")).scalar_one()
+    moment: datetime = bulk.send(tx, _CLOCK).fetchall()[0][0]
     return moment
 
 

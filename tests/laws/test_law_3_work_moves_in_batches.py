@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
-from sqlalchemy import event
 
 from tests.support.scripted import system
+from tests.support.statements import sent
 from tests.support.worlds import ONE_STEP, MakeWorld, World, delivery
-
-
-@contextmanager
-def statements(world: World) -> Iterator[list[str]]:
-    """The statements that are executed meanwhile."""
-    seen: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
-        seen.append(statement)
-
-    engine = world.runtime.database.engine
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
-
 
 CEILING = {"admit": 12, "work": 30}
 """The most statements that one batch may take, in one step of its way."""
@@ -38,11 +18,12 @@ def kind(statement: str) -> str:
 
 
 def cost(world: World, people: range, right: str) -> dict[str, list[str]]:
-    with statements(world) as admitting:
+    engine = world.runtime.database.engine
+    with sent(engine) as admitting:
         world.admit(*(delivery(right, f"p{n}@example.org") for n in people))
-    with statements(world) as working:
+    with sent(engine) as working:
         assert world.runtime.execute.work("crm").claimed == len(people)
-    return {"admit": admitting, "work": working}
+    return {"admit": [s for s, _ in admitting], "work": [s for s, _ in working]}
 
 
 @pytest.mark.parametrize("right", ["erasure", "access"])
@@ -62,9 +43,9 @@ def test_the_sweep_wakes_a_hundred_with_one_statement(make_world: MakeWorld) -> 
     world = make_world(system("crm"), workflows=[ONE_STEP])
     world.admit(*(delivery("erasure", f"p{n}@example.org") for n in range(100)))
     world.rows("UPDATE step SET state = 'parked', parked_for = 'retry', due = now() - interval '1 s'")
-    with statements(world) as seen:
+    with sent(world.runtime.database.engine) as seen:
         world.tick()
-    assert sum("UPDATE step" in s for s in seen) == 1
+    assert sum("UPDATE step" in s for s, _ in seen) == 1
     assert world.one("SELECT count(*) FROM step WHERE state = 'ready'") == 100
 
 

@@ -251,7 +251,7 @@ class StoreMachine(RuleBasedStateMachine):
         reference = self.reference
         with self.world.runtime.database.transaction() as tx:
             moment = runs.now(tx)
-            stored = {id_: s.run for id_, s in runs.lock(tx, reference.runs).items()}
+            stored = {id_: s.run for id_, s in runs.lock(tx, reference.runs).stored.items()}
             reference.take_times(stored, (moment - self._before).total_seconds())
             assert stored == reference.runs
             found = tx.execute(EVERYTHING).scalar_one()

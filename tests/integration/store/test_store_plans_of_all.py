@@ -13,12 +13,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from benchmarks.flat.engine import Engine, messages
 from benchmarks.flat.fill import Fill, fill
 from benchmarks.flat.looks import looks
 from orchestrator.store import claims
+from tests.support.statements import sent
 
 LARGE = {"request", "step", "audit", "inbox", "outbox", "request_secret", "finding", "artifact", "ledger"}
 """Tables that grow with requests."""
@@ -101,18 +102,9 @@ def acts(engine: Engine) -> dict[str, Act]:
 
 def statements_of(engine: Engine, act: Act) -> list[tuple[str, Any]]:
     """What an act sends to the database."""
-    caught: list[tuple[str, Any]] = []
-
-    def catch(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
-        if statement.lstrip().startswith(READ_WRITE):
-            caught.append((statement, values))
-
-    event.listen(engine.runtime.database.engine, "before_cursor_execute", catch)
-    try:
+    with sent(engine.runtime.database.engine) as seen:
         act()
-    finally:
-        event.remove(engine.runtime.database.engine, "before_cursor_execute", catch)
-    return caught
+    return [(statement, values) for statement, values in seen if statement.lstrip().startswith(READ_WRITE)]
 
 
 def read_as_a_whole(engine: Engine, statement: str, values: Any) -> set[str]:

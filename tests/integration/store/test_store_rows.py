@@ -81,7 +81,7 @@ def a_run(*its: Step) -> Run:
 
 
 def read(tx: Connection, of: list[Run]) -> list[Run]:
-    back = runs.lock(tx, [r.request for r in of])
+    back = runs.lock(tx, [r.request for r in of]).stored
     return [back[r.request].run for r in of]
 
 
