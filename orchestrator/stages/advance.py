@@ -166,7 +166,7 @@ class Advance:
         lease: timedelta = timedelta(),
         also: Callable[[], None] = lambda: None,
     ) -> None:
-        """``facts``: known of some requests; ``lease``: for how long steps are taken that begin; ``also``: writes more."""
+        """``facts``: known of some requests; ``lease``: for how long steps are taken; ``also``: writes more."""
         rows = [
             self._answers.announce(c.header, c.after, command, chained.moment)
             for c in changes

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic_core import from_json
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select
 
 from orchestrator.core.model import Identity
 from orchestrator.errors import VaultError
@@ -93,12 +93,12 @@ class Secrets:
     @staticmethod
     def sealed(tx: Connection, requests: Iterable[UUID]) -> Sealed:
         """Read the facts of many requests as they are stored: opening them can wait for the end of the transaction."""
-        wanted = {"ids": sorted(set(requests))}
+        ids = sorted(set(requests))
         found: dict[UUID, list[tuple[int, bytes]]] = defaultdict(list)
-        if not wanted["ids"]:
+        if not ids:
             return Sealed({}, found)
         facts: dict[UUID, tuple[bytes, bytes]] = {}
-        for id_, key, payload, ordinal, finding in tx.execute(_SEALED, wanted).all():
+        for id_, key, payload, ordinal, finding in bulk.send(tx, _SEALED, {"ids": ids}).fetchall():
             facts[id_] = key, payload
             if finding is not None:
                 found[id_].append((ordinal, finding))
@@ -152,10 +152,10 @@ class Secrets:
 
 
 # An array, for a list of a thousand parameters costs more than what it finds.
-_SEALED = text("""
+_SEALED = """
 SELECT s.request_id, s.wrapped_key, s.payload, f.ordinal, f.sealed
 FROM request_secret s LEFT JOIN finding f ON f.request_id = s.request_id
-WHERE s.request_id = ANY(:ids) ORDER BY f.ordinal""")
+WHERE s.request_id = ANY(%(ids)s) ORDER BY f.ordinal"""
 
 
 _FOUND = "SELECT request_id, ordinal, sealed FROM finding WHERE request_id = ANY(%(ids)s) ORDER BY ordinal"

@@ -42,39 +42,45 @@ def claim(
     """
     n, looked = min(n, limits.batch), None
     values = {"system": system, "token": token, "lease": lease, "alone": not beside}
-    rows = [] if limits.limited else tx.execute(_TAKE, {**values, "n": n, "cleared": False}).all()
+    rows = [] if limits.limited else _take(tx, {**values, "n": n, "cleared": False})
     if not rows and not beside:
         # Nothing is ready, or the system is paused, resting or to be probed; or its limits have the first word.
         if limits.rate is not None:
             looked = rates.look(tx, system, limits.rate)
             n = min(n, int(looked.bucket.tokens)) if looked is not None else 0
         room = 0 if n <= 0 else _room(tx, system, limits, n) if limits.limited else _probe(tx, system, limits)
-        rows = tx.execute(_TAKE, {**values, "n": room, "cleared": True}).all() if room > 0 else []
+        rows = _take(tx, {**values, "n": room, "cleared": True}) if room > 0 else []
     if looked is not None and rows:
         rates.take(tx, system, looked, token, len(rows), lease)
     return [Claimed(request, token, to_step(step), deadline, rank) for request, step, deadline, rank in rows]
 
 
-_TAKE = text(f"""
+def _take(tx: Connection, values: Mapping[str, Any]) -> list[Any]:
+    with bulk.together(tx):  # with the beginning of the transaction
+        taken = bulk.send(tx, _TAKE, values)
+    return taken.fetchall()
+
+
+_TAKE = f"""
 WITH free AS (
-    SELECT 1 WHERE :cleared
-        OR EXISTS (SELECT 1 FROM connector_state WHERE system = :system AND NOT paused AND breaker_until IS NULL)
+    SELECT 1 WHERE %(cleared)s
+        OR EXISTS (SELECT 1 FROM connector_state WHERE system = %(system)s AND NOT paused AND breaker_until IS NULL)
 ), solo AS (
     SELECT request_id, ordinal FROM step
-    WHERE EXISTS (SELECT 1 FROM free) AND :alone AND system = :system AND state = 'ready' AND crashes > 0
+    WHERE EXISTS (SELECT 1 FROM free) AND %(alone)s AND system = %(system)s AND state = 'ready' AND crashes > 0
     ORDER BY rank, request_id, ordinal LIMIT 1 FOR UPDATE SKIP LOCKED
 ), many AS (
     SELECT request_id, ordinal FROM step
-    WHERE EXISTS (SELECT 1 FROM free) AND system = :system AND state = 'ready' AND crashes = 0
+    WHERE EXISTS (SELECT 1 FROM free) AND system = %(system)s AND state = 'ready' AND crashes = 0
         AND NOT EXISTS (SELECT 1 FROM solo)
-        AND (:alone OR NOT EXISTS (SELECT 1 FROM step WHERE system = :system AND state = 'ready' AND crashes > 0))
-    ORDER BY rank, request_id, ordinal LIMIT :n FOR UPDATE SKIP LOCKED
+        AND (%(alone)s OR NOT EXISTS (SELECT 1 FROM step WHERE system = %(system)s AND state = 'ready' AND crashes > 0))
+    ORDER BY rank, request_id, ordinal LIMIT %(n)s FOR UPDATE SKIP LOCKED
 ), taken AS (SELECT * FROM solo UNION ALL SELECT * FROM many)
-UPDATE step SET state = 'running', token = :token, lease_until = clock_timestamp() + :lease,
+UPDATE step SET state = 'running', token = %(token)s, lease_until = clock_timestamp() + %(lease)s,
     attempt = attempt + 1, changed_at = now()
 FROM taken WHERE step.request_id = taken.request_id AND step.ordinal = taken.ordinal
 RETURNING step.request_id, {STEP}, step.deadline, step.rank
-""")  # noqa: S608 - our own columns
+"""  # noqa: S608 - our own columns
 
 
 @dataclass(frozen=True, slots=True)
