@@ -51,7 +51,7 @@ class Size:
     """Seconds between samples."""
 
 
-FULL = Size(Fill(10_000_000, 1_000_000), 12, 300, 10, CLAIM, 20, 300, 40, 10)
+FULL = Size(Fill(10_000_000, 1_000_000), 12, 300, 50, CLAIM, 20, 300, 40, 10)
 SMALL = Size(Fill(300, 200), 1, 20, 3, 20, 2, 1, 5, 0.5)
 
 

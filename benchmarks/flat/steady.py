@@ -37,6 +37,7 @@ def steady(engine: Engine, seconds: float, a_second: int, every: float) -> Seque
         engine.drain()
         closed += len(ids)
         engine.runtime.sweep.tick()
+        engine.runtime.sweep.purge()
         if now >= sampled:
             samples.append(_sample(engine, closed))
             sampled = now + every

@@ -120,6 +120,7 @@ def _head(detail: queries.Detail) -> RenderableType:
             ("deadline", row.deadline),
             ("closed", row.closed_at),
             ("shredded at", row.shred_at),
+            ("steps folded", detail.folded_at),
             ("paused by", f"{detail.paused_by}: {detail.paused_reason}" if detail.paused_by else ""),
             (
                 "package",
@@ -190,7 +191,7 @@ def _as_json(detail: queries.Detail) -> dict[str, Any]:
             "action": s.action,
             "system": s.system,
             "state": s.state,
-            "needs": sorted(s.needs),
+            "needs": None if detail.folded_at else sorted(s.needs),
             "due": s.due if s.due < NEVER else None,
             "changed_at": detail.times[s.ordinal].changed_at,
             "lease_until": detail.times[s.ordinal].lease_until,
@@ -203,4 +204,4 @@ def _as_json(detail: queries.Detail) -> dict[str, Any]:
         for s in detail.run.steps
     ]
     row = {k: v for k, v in detail.row._asdict().items() if k not in hidden}
-    return {**row, "steps": steps, "package": package}
+    return {**row, "folded_at": detail.folded_at, "steps": steps, "package": package}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -55,18 +56,30 @@ def fold(tx: Connection, n: int) -> int:
     return len(due)
 
 
-def unfold(tx: Connection, request: UUID) -> tuple[tuple[Step, ...], Mapping[int, StepTimes]]:
-    """The steps of a folded request, and when each was settled; what each waited for is no longer known."""
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What the chain tells of a request's steps. What each waited for is no longer known."""
+
+    at: datetime
+    """When they were folded."""
+    steps: tuple[Step, ...]
+    times: Mapping[int, StepTimes]
+    """When each was settled."""
+
+
+def unfold(tx: Connection, request: UUID) -> Folded | None:
+    """The steps of a folded request; ``None`` where it is not folded."""
     row = tx.execute(_FOLDED, {"request": request, "what": FOLDED}).one_or_none()
     if row is None:
-        return (), {}
+        return None
     told = _settled(tx, {"ids": [request]})[request]
     steps = tuple(
         _step(n, facts if _WHOLE in facts else {**told.get(n, {}), **facts})
         for n, facts in enumerate(row.facts["steps"])
     )
     times: dict[int, datetime] = {r.ordinal: r.at for r in tx.execute(_TIMES, {"request": request})}
-    return steps, {s.ordinal: StepTimes(times.get(s.ordinal, row.closed_at)) for s in steps}
+    settled = {s.ordinal: StepTimes(times.get(s.ordinal, row.closed_at)) for s in steps}
+    return Folded(row.at, steps, settled)
 
 
 def _settled(tx: Connection, ids: Mapping[str, list[UUID]]) -> dict[UUID, dict[int, Facts]]:
@@ -118,7 +131,7 @@ _ENTRIES = text("""
 SELECT request_id, ordinal, facts FROM audit WHERE request_id = ANY(:ids) AND what = 'settled' ORDER BY seq""")
 _DELETE = text("DELETE FROM step WHERE request_id = ANY(:ids)")
 _FOLDED = text("""
-SELECT a.facts, r.closed_at FROM audit a JOIN request r ON r.id = a.request_id
+SELECT a.at, a.facts, r.closed_at FROM audit a JOIN request r ON r.id = a.request_id
 WHERE a.request_id = :request AND a.what = :what ORDER BY a.seq DESC LIMIT 1""")
 _TIMES = text("""
 SELECT ordinal, max(at) AS at FROM audit WHERE request_id = :request AND ordinal IS NOT NULL GROUP BY ordinal""")

@@ -91,6 +91,8 @@ class Detail:
     """The row of the package's artifact, without its content; ``None`` when there is none."""
     unpublished: int
     """Events about it that should have been published by now."""
+    folded_at: datetime | None = None
+    """Since when its audit trail tells of its steps (``past``)."""
 
 
 # Finding one. -------------------------------------------------------------------------------------------------------
@@ -260,17 +262,19 @@ def detail(tx: Connection, request: UUID) -> Detail:
     if row is None:
         raise NotFound(f"there is no request {request}")
     steps = tx.execute(_STEPS, {"request": request, "ahead": AHEAD}).all()
-    times: Mapping[int, StepTimes] = {s.ordinal: StepTimes(s.changed_at, s.lease_until, s.ahead or 0) for s in steps}
+    times = {s.ordinal: StepTimes(s.changed_at, s.lease_until, s.ahead or 0) for s in steps}
     paused = tx.execute(_PAUSED, {"request": request}).scalar_one_or_none() if row.paused else None
     facts: Mapping[str, Any] = paused or {}
     package = tx.execute(_PACKAGE, {"request": request}).one_or_none()
     state = row.deadline, row.paused, row.stopping, row.stop_reason, row.resolution
     run = to_run(row.id, row.right, state, [s.step for s in steps])
-    if not steps:
-        folded, times = past.unfold(tx, request)
-        run = replace(run, steps=folded)
     unpublished = tx.execute(_UNPUBLISHED, {"request": request, "soon": SOON}).scalar_one()
-    return Detail(row, run, times, str(facts.get("actor", "")), str(facts.get("reason", "")), package, unpublished)
+    actor, reason = (str(facts.get(name, "")) for name in ("actor", "reason"))
+    folded = past.unfold(tx, request) if not steps else None
+    if folded is not None:
+        run = replace(run, steps=folded.steps)
+        return Detail(row, run, folded.times, actor, reason, package, unpublished, folded.at)
+    return Detail(row, run, times, actor, reason, package, unpublished)
 
 
 _STEPS = text(f"""

@@ -142,6 +142,35 @@ def test_show_tells_what_each_system_did_and_what_was_kept_and_why(
     assert MAIL not in shown + json.dumps(told)
 
 
+def test_an_old_request_whose_steps_were_folded_is_shown_explained_and_proven_as_before(
+    make_world: MakeWorld, habeas: MakeCommandLine
+) -> None:
+    world = make_world(system("crm"), system("billing"), workflows=[ONE_STEP], steps_keep_days=40)
+    kept = Retention("invoices", "tax law", "GDPR Art. 17(3)(b)", 3, date(2036, 12, 31))
+    world.connector("billing").on(MAIL, Done(Outcome.RETAINED, counts={"charges": 4}, retained=(kept,)))
+    request = world.ask("erasure", MAIL)
+    world.work()
+    run = habeas(world)
+    before, why = run.json("show", request), run.json("why", request)
+    for moment in ("shred_at", "fold_at"):
+        world.rows(f"UPDATE request SET {moment} = now() - interval '1 s'")
+        world.runtime.sweep.purge()
+    assert world.one("SELECT count(*) FROM step") == 0
+    after = run.json("show", request, "--audit")
+    assert after["folded_at"] is not None
+    for old, new in zip(before["steps"], after["steps"], strict=True):
+        assert new["needs"] is None  # not known any more, and so not said
+        apart = {"needs": None, "changed_at": None}
+        assert {**new, **apart} == {**old, **apart}
+    assert [e["what"] for e in after["audit"]] == ["accepted", "settled", "settled", "closed", "folded"]
+    for word in ("completed_with_exceptions", "billing", "charges 4", "invoices", "tax law", "steps folded"):
+        assert word in run("show", request).output, word
+    assert run.json("why", request) == why
+    assert run.json("audit", "verify", request)["broken"] == 0
+    world.rows("UPDATE audit SET facts = jsonb_set(facts, '{steps,0,system}', '\"nowhere\"') WHERE what = 'folded'")
+    assert run.json("audit", "verify", request, code=1)["broken"] == 1
+
+
 def test_watch_shows_the_deployment_and_one_request_once(make_world: MakeWorld, habeas: MakeCommandLine) -> None:
     world, asked = mixed(make_world)
     run = habeas(world)
