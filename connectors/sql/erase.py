@@ -115,7 +115,7 @@ class Erasure:
         """Which of a collection's rows get which columns masked."""
         stay = self._matching.found[key].stay
         columns = masked_columns(self._session, key, self._scope.covers, everything=self._scope.everything)
-        may_stay = key in self._keeping.may_stay
+        marked = {why for collection, why in self._keeping.marked if collection == key}
         if key in self._keeping.leaves:
             source, names = self._session.catalogue.tables[key], {c.column for c in columns}
             let_go = [
@@ -128,12 +128,12 @@ class Erasure:
             return
         if key not in self._scope.deleted:
             yield from _some(key, stay.in_([Stay.NO.value, Stay.POINTED_AT.value]), columns)
-        elif may_stay:
+        elif Stay.POINTED_AT in marked:
             yield from _some(key, stay == Stay.POINTED_AT.value, columns)
-        if may_stay:
+        if Stay.PATH in marked:
             links = self._session.graph.links(key)
             yield from _some(key, stay == Stay.PATH.value, [c for c in columns if c.column not in links])
-        if key in self._scope.retained:
+        if Stay.RETAINED in marked:
             extra = [mask(self._session, key, c) for c in self._scope.retained[key].mask]
             yield from _some(key, stay == Stay.RETAINED.value, extra)
 
@@ -251,7 +251,7 @@ class Erasure:
 
     def _retentions(self) -> Mapping[int, tuple[Retention, ...]]:
         kept: dict[int, list[Retention]] = defaultdict(list)
-        found = [(k, r) for k, r in self._scope.retained.items() if k in self._matching.found]
+        found = [(k, r) for k, r in self._scope.retained.items() if (k, Stay.RETAINED) in self._keeping.marked]
         # What is kept along with another table has that table's reason and period, so that table comes first.
         for key, retain in sorted(found, key=lambda item: item[1].along is not None):
             leader = self._session.graph.named(retain.along) if retain.along else None

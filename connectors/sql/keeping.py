@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, time
 from enum import IntEnum
 from typing import Any
@@ -38,6 +39,16 @@ class Stay(IntEnum):
     """A row that the law keeps is found through it. It is masked, but for what the path needs."""
     RETAINED = 3
     """The law keeps it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Rows of ``parent`` stay, because of rows of ``child``."""
+
+    child: Key
+    parent: Key
+    stay: Stay
+    staying: ColumnElement[bool]
 
 
 class Scope:
@@ -83,6 +94,8 @@ class Keeping:
         self.order, broken = self._erase_order()
         """Collections, children first."""
         self._broken = set(broken)
+        self.marked: set[tuple[Key, Stay]] = set()
+        """Why rows stay in which collections: no other reasons are found there."""
         self.leaves = self._leaves()
         """Collections that nothing is found through, points to or stays in: to be found by the statement that changes
         them."""
@@ -101,12 +114,11 @@ class Keeping:
                 if key in self._found and key in self._scope.retained:
                     self._retain_along(key, self._scope.retained[key])
         steps = [*self._paths(), *self._pointers()]
-        pairs = [pair for pair, _ in steps]
-        _, broken = order_by(sorted(self._found), pairs)
+        _, broken = order_by(sorted(self._found), [(step.child, step.parent) for step in steps])
         rank = {k: n for n, k in enumerate(self.order)}
-        steps.sort(key=lambda step: rank[step[0][0]])
+        steps.sort(key=lambda step: rank[step.child])
         while True:
-            changed = sum(self._session.run(self._session.name(pair[1]), update).rowcount for pair, update in steps)
+            changed = sum(self._mark(step.parent, step.stay, step.staying) for step in steps)
             # One pass, children first, is enough unless collections point to each other in a circle.
             if not changed or not broken:
                 break
@@ -215,13 +227,13 @@ class Keeping:
 
     def _retain(self, key: Key, retain: Retain) -> None:
         matched, source = self._found[key], self._session.catalogue.tables[key]
-        update = sa.update(matched.stored).values(stay=Stay.RETAINED.value)
+        due: list[ColumnElement[bool]] = []
         if retain.since:
             start = matched[retain.since]
             cutoff = _moment(retain, source.columns[retain.since].kind, self._session.now)
             # A row without a beginning cannot be shown to be over.
-            update = update.where(sa.or_(start.is_(None), start > sa.literal(cutoff, AsIs())))
-        self._session.run(self._session.name(key), update)
+            due = [sa.or_(start.is_(None), start > sa.literal(cutoff, AsIs()))]
+        self._mark(key, Stay.RETAINED, *due)
 
     def _retain_along(self, key: Key, retain: Retain) -> None:
         """Keep the rows that belong to kept rows of another table."""
@@ -230,16 +242,25 @@ class Keeping:
             if edge.parent == parent and edge.parent in self._found:
                 kept, mine = self._aliased(edge.parent), self._found[key]
                 on = [kept.subject == mine.subject, *_along(edge, mine, kept), kept.stay == Stay.RETAINED.value]
-                self._session.run(self._session.name(key), _mark(mine, Stay.RETAINED, _exists(kept.table, *on)))
+                self._mark(key, Stay.RETAINED, _exists(kept.table, *on))
 
-    def _paths(self) -> Iterator[tuple[tuple[Key, Key], sa.Update]]:
+    def _mark(self, key: Key, stay: Stay, *conditions: ColumnElement[bool]) -> int:
+        """Mark the rows that fulfil the conditions; returns how many."""
+        matched = self._found[key]
+        update = sa.update(matched.stored).values(stay=stay.value).where(matched.stay < stay.value, *conditions)
+        rows = self._session.run(self._session.name(key), update).rowcount
+        if rows:
+            self.marked.add((key, stay))
+        return rows
+
+    def _paths(self) -> Iterator[Step]:
         for edge in self._session.graph.edges:
             if edge.child in self._path and edge.parent in self._found and edge.child in self._found:
                 parent, child = self._found[edge.parent], self._aliased(edge.child)
                 on = [child.subject == parent.subject, *_along(edge, child, parent), child.stay >= Stay.PATH.value]
-                yield (edge.child, edge.parent), _mark(parent, Stay.PATH, _exists(child.table, *on))
+                yield Step(edge.child, edge.parent, Stay.PATH, _exists(child.table, *on))
 
-    def _pointers(self) -> Iterator[tuple[tuple[Key, Key], sa.Update]]:
+    def _pointers(self) -> Iterator[Step]:
         for key in self._session.catalogue.foreign_keys:
             parent = self._found.get(key.parent)
             if parent is None or not self._binds(key) or self._settled(key, self.may_stay):
@@ -254,7 +275,7 @@ class Keeping:
                 staying = _exists(rows.table, *on)
             else:
                 staying = self._others(key, parent)
-            yield (key.child, key.parent), _mark(parent, Stay.POINTED_AT, staying)
+            yield Step(key.child, key.parent, Stay.POINTED_AT, staying)
 
     def _others(self, key: ForeignKey, parent: Matched) -> ColumnElement[bool]:
         """A row of the child that stays points to the parent's row; it may be anybody's."""
@@ -281,10 +302,6 @@ def _moment(retain: Retain, kind: Kind, now: datetime) -> object:
 
 def _exists(table: sa.FromClause, *on: ColumnElement[bool]) -> ColumnElement[bool]:
     return sa.exists(sa.select(sa.literal_column("1")).select_from(table).where(*on).correlate_except(table))
-
-
-def _mark(matched: Matched, stay: Stay, condition: ColumnElement[bool]) -> sa.Update:
-    return sa.update(matched.stored).values(stay=stay.value).where(matched.stay < stay.value, condition)
 
 
 def _along(edge: Edge, child: Matched, parent: Matched) -> list[ColumnElement[bool]]:

@@ -114,6 +114,7 @@ class Matching:
         self._own: dict[Key, bool] = {}
         self.direct: dict[Key, Way] = {}
         """The one way to leaves' and inner collections' rows, where each row belongs to one person alone."""
+        self._idles: dict[frozenset[tuple[str, str]], bool] = {}
         self._identities: dict[tuple[object, ...], sa.TableClause | None] = {}
         self._given = {(i.type, i.format == "sha256") for task in tasks for i in task.identities}
         self.found: dict[Key, Matched] = {}
@@ -203,7 +204,7 @@ class Matching:
     # Rows. -----------------------------------------------------------------------------------------------------
 
     def _match(self, key: Key) -> None:
-        ways = [*self._ways(key, self._session.graph.into(key), self.found)]
+        ways = self._needed([*self._ways(key, self._session.graph.into(key), self.found)])
         if not ways:
             return
         leads = any(e.parent == key for e in self._session.graph.edges)
@@ -316,21 +317,37 @@ class Matching:
             else:
                 yield Way(parent.table, parent.subject, sa.and_(*on), once, parent=True)
 
+    def _needed(self, ways: Sequence[Way]) -> list[Way]:
+        """Ways but for identities each of whose values leads where a parent's row does: most often that is so."""
+        return [w for w in ways if not self._idle(w, self._covering(w, ways))]
+
+    def _idle(self, way: Way, covering: Sequence[Way]) -> bool:
+        if not covering or not all(isinstance(p.other, sa.TableClause) for p in covering):
+            return False
+        # What was found stays as it is, so the answer holds for every collection.
+        asked = frozenset((str(w.value), str(w.other)) for w in (way, *covering))
+        if asked not in self._idles:
+            query = sa.select(_rest(way, covering).exists())
+            self._idles[asked] = not self._session.run("identities", query).scalar_one()
+        return self._idles[asked]
+
+    def _covering(self, way: Way, ways: Sequence[Way]) -> list[Way]:
+        """Of an identity: the ways by a parent's row that compare the same column (PostgreSQL)."""
+        if way.parent or way.value is None or not way.column or not self._session.dialect.postgres:
+            return []
+        return [w for w in ways if w.parent and w.column == way.column]
+
     def _apart(self, source: Table, ways: Sequence[Way]) -> Iterator[Way]:
         """Ways of which none finds what another does, where that can be told (PostgreSQL).
 
         So the child of a user is not looked for twice, by the user's row and by the user's id.
         """
-        parents = [w for w in ways if w.column and w.parent]
         for way in ways:
-            covering = [p for p in parents if p.column == way.column]
-            if way.parent or not covering or way.value is None or not self._session.dialect.postgres:
+            covering = self._covering(way, ways)
+            if not covering:
                 yield way
                 continue
-            found = [
-                sa.select(p.other).where(p.subject == way.subject, way.value == p.value).exists() for p in covering
-            ]
-            rest = sa.select(way.subject.label("s"), way.value.label("v")).where(~sa.or_(*found)).subquery("rest")
+            rest = _rest(way, covering).subquery("rest")
             yield replace(way, other=rest, subject=rest.c["s"], on=source[way.column] == rest.c["v"], value=rest.c["v"])
 
     def _branches(self, key: Key, ways: Iterable[Way]) -> Iterator[Select]:
@@ -398,3 +415,10 @@ class Matching:
     def _at_most_once(self, edge: Edge) -> bool:
         """Whether a row is reached over an edge from one parent row alone; by an identity it always is."""
         return set(edge.parent_fields) == set(self._session.graph.collections[edge.parent].primary_key)
+
+
+def _rest(way: Way, covering: Iterable[Way]) -> Select:
+    """The values of an identity that no parent's row holds."""
+    value = cast("ColumnElement[Any]", way.value)
+    found = [sa.select(p.other).where(p.subject == way.subject, value == p.value).exists() for p in covering]
+    return sa.select(way.subject.label("s"), value.label("v")).where(~sa.or_(*found))
