@@ -27,7 +27,7 @@ def connector(root: Path, kind: str) -> Logs:
         "fields": {"user_id": {"identity": "user_id"}, "email": {"identity": "email"}},
         "on_erase": "redact",
     }
-    return Logs("logs", LogsConfig.model_validate({"root": root, "threads": THREADS, "sources": [source]}))
+    return Logs("logs", LogsConfig.model_validate({"root": root, "processes": THREADS, "sources": [source]}))
 
 
 def perform(root: Path, kind: str, action: Action, people: Sequence[int], call: ListCall | None = None) -> list[Result]:

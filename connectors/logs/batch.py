@@ -64,7 +64,7 @@ class Tally:
 
 
 class Batch:
-    """Tasks, and everything that is worked out once for all files. Safe to share between threads."""
+    """Tasks, and everything that is worked out once for all files."""
 
     def __init__(self, config: LogsConfig, tasks: Sequence[Task]) -> None:
         self.config = config

@@ -57,7 +57,7 @@ def line_format(source: SourceConfig) -> LineFormat:
 
 
 class Matcher:
-    """Finds the lines of one source that belong to the people of one batch. Safe to share between threads."""
+    """Finds the lines of one source that belong to the people of one batch."""
 
     def __init__(self, source: SourceConfig, config: LogsConfig, subjects: Subjects) -> None:
         self.format = line_format(source)
