@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ IDLE: Final = 60.0
 """Seconds after which processes without work end."""
 MEANT_FOR_THE_WORKER: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 """Signals that terminals and service managers send to all of its processes; it may mean to finish its batch."""
+NOBODY: Final = pickle.dumps(None)
 GONE: Final = (EOFError, OSError)
 """What is raised where the process at the other end is no more."""
 ENDED: Final = (
@@ -43,7 +45,7 @@ class Child:
 
     def __init__(self) -> None:
         self._order: Order | None = None
-        self._batch: Batch | None = None
+        self._whom = NOBODY
         self._start()
 
     def _start(self) -> None:
@@ -80,21 +82,20 @@ class Child:
         """For ``wait``."""
         return self._connection.fileno()
 
-    def look_for(self, batch: Batch | None) -> None:
-        """Whom to look for from now on; ``None``: nobody, and those before are forgotten."""
-        self._batch = batch
+    def look_for(self, whom: bytes) -> None:
+        """Whom to look for from now on (settings and tasks, pickled); those before are forgotten."""
+        self._whom = whom
         try:
-            self._connection.send(batch and (batch.config, batch.tasks))
+            self._connection.send_bytes(whom)
         except GONE:
-            if batch is not None:
+            if whom is not NOBODY:
                 self._again()
 
     def _again(self) -> None:
         self.end()
         self._start()
-        if self._batch is not None:
-            with suppress(*GONE):  # that will be heard
-                self._connection.send((self._batch.config, self._batch.tasks))
+        with suppress(*GONE):  # that will be heard
+            self._connection.send_bytes(self._whom)
 
     def give(self, order: Order, descriptor: int) -> None:
         """Have it deal with a file, open at a descriptor."""
@@ -181,7 +182,7 @@ class _Lender:
     def give_back(self, children: list[Child], number: int) -> None:
         """Those at work are ended: nobody waits for their answer any more."""
         for child in children:
-            child.end() if child.at_work else child.look_for(None)
+            child.end() if child.at_work else child.look_for(NOBODY)
         with self._lock:
             self._lent -= number
             self._idle += [child for child in children if not child.at_work]
@@ -212,8 +213,9 @@ def lent(number: int, batch: Batch) -> Iterator[list[Child]]:
         yield children
         return
     try:
+        whom = pickle.dumps((batch.config, batch.tasks))
         for child in children:
-            child.look_for(batch)
+            child.look_for(whom)
         yield children
     finally:
         _lender.give_back(children, len(children))
