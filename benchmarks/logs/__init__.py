@@ -15,7 +15,7 @@ from statistics import median
 
 from benchmarks.figures import Figure, Report, WrongResult, interleaved
 from benchmarks.logs.data import ACTIVE, POPULATION, SUFFIXES, Size, active, email, generate
-from benchmarks.logs.ours import THREADS, find, lines, peak, redact, seconds
+from benchmarks.logs.ours import PROCESSES, find, lines, peak, redact, seconds
 from benchmarks.logs.peers import contents, numbers, recompress, search
 from connectors.logs.codecs import Encoder, encoder
 from tests.support.servers.debian import require
@@ -28,7 +28,7 @@ SMALL = Size(files=3, bytes=1_500_000)
 MANY = 1000
 """People looked for at once."""
 LIMIT = 300.0
-"""Megabytes of memory that a pass may take, the interpreter and its libraries included."""
+"""Megabytes of memory that a pass may take, all its processes with interpreter and libraries together."""
 PROGRAMS = (
     ("plain", "rg", 0.7),
     ("gzip", "zgrep", 3.0),
@@ -97,7 +97,7 @@ def _settings(scene: Scene, matched: int) -> dict[str, str]:
         "files": f"{size.files} of {size.bytes / 1e6:g} MB, each plain, as gzip -6 and as zstd -3, together "
         f"{3 * size.of_a_kind / 1e9:.3g} GB before compression; {ACTIVE:,} of {POPULATION:,} people in each",
         "looked for": f"{MANY:,} e-mail addresses, on {matched:,} lines of each compression",
-        "threads": str(THREADS),
+        "processes": str(PROCESSES),
         "rg": "--threads 2",
         "rounds": str(scene.rounds),
     }

@@ -64,7 +64,7 @@ class Tally:
 
 
 class Batch:
-    """Tasks, and everything that is worked out once for all files. Safe to share between threads."""
+    """Tasks, and everything that is worked out once for all files."""
 
     def __init__(self, config: LogsConfig, tasks: Sequence[Task]) -> None:
         self.config = config
@@ -76,6 +76,7 @@ class Batch:
             for source in config.sources
         ]
         self._token = config.token
+        self._tokens = [matcher.format.encode(config.token) for matcher in self._matchers]
         self._key = config.pseudonym_key.get_secret_value().encode() if config.pseudonym_key else b""
 
     def source(self, file: LogFile) -> SourceConfig:
@@ -160,19 +161,19 @@ class Batch:
         return spans is not None and all(self.erased(span) for span in spans if span.name in names)
 
     def _splice(self, file: LogFile, line: bytes, spans: Sequence[Span]) -> bytes:
-        parts, at = [], 0
-        for span in sorted(spans, key=_outermost_first):
+        parts, at, token = list[bytes](), 0, self._tokens[file.source]
+        pseudonymised = self.source(file).on_erase == "pseudonymise"
+        for span in sorted(spans, key=_outermost_first) if len(spans) > 1 else spans:
             if span.start < at:  # inside a field that was replaced already
                 continue
-            parts += [line[at : span.start], self._replacement(file, span, line)]
+            parts += (line[at : span.start], self._pseudonym(file, span, line) if pseudonymised else token)
             at = span.end
-        return b"".join([*parts, line[at:]])
+        parts.append(line[at:])
+        return b"".join(parts)
 
-    def _replacement(self, file: LogFile, span: Span, line: bytes) -> bytes:
-        token = self._token
-        if self.source(file).on_erase == "pseudonymise":
-            value = line[span.start : span.end] if span.text is None else span.text.encode("utf-8", "surrogatepass")
-            token = f"erased:{hmac.new(self._key, value, hashlib.sha256).hexdigest()[:32]}"
+    def _pseudonym(self, file: LogFile, span: Span, line: bytes) -> bytes:
+        value = line[span.start : span.end] if span.text is None else span.text.encode("utf-8", "surrogatepass")
+        token = f"erased:{hmac.new(self._key, value, hashlib.sha256).hexdigest()[:32]}"
         return self._matchers[file.source].format.encode(token)
 
     def erased(self, span: Span) -> bool:

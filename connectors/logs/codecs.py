@@ -17,7 +17,7 @@ from connectors.contract import Fatal
 __all__ = ["BLOCK", "Bytes", "Encoder", "encoder", "kind_of", "reader"]
 
 BLOCK: Final = 1 << 19
-"""Bytes read at a time: what the processor's cache holds. With fewer, threads wait for each other's Python more."""
+"""Bytes read at a time: what the processor's cache holds."""
 GZIP_LEVEL: Final = 2
 """igzip's own default: about the size of gzip -4 at several times its speed."""
 ZSTD_LEVEL: Final = 3

@@ -148,8 +148,8 @@ class LogsConfig(ConnectorConfig):
     """How long to wait for a live file's rotation before looking again."""
     lock_wait: Annotated[float, Field(ge=0, le=600)] = 30
     """Seconds to wait for another worker that is rewriting below the same root."""
-    threads: Annotated[int, Field(ge=1, le=32)] = 2
-    """Files searched or rewritten at the same time."""
+    processes: Annotated[int, Field(ge=1, le=32)] = 2
+    """Processes that search or rewrite files at the same time, where there is much to do; 1: the worker itself does."""
     longest_line: Annotated[int, Field(ge=1024, le=1 << 24)] = 1 << 20
     """Bytes; a longer line is left alone and counted as unparsed."""
 

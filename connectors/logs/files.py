@@ -20,6 +20,9 @@ __all__ = ["OWN_PREFIX", "LogFile", "Moved", "from_os_error", "log_files", "open
 OWN_PREFIX: Final = ".habeas"
 """How the names of the connector's own files below the root start; patterns never match them."""
 
+COMPRESSED: Final = 8
+"""How many times as large logs are before compression, more or less."""
+
 
 class Moved(Exception):
     """The file went away or changed its name since it was listed: the rotation is at work."""
@@ -43,6 +46,11 @@ class LogFile:
     def kind(self) -> str:
         """Its compression; raises ``Fatal`` for one that cannot be read."""
         return kind_of(self.name)
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes there are to look at: what the file holds before compression."""
+        return self.size * (COMPRESSED if self.name.endswith((".gz", ".zst")) else 1)
 
 
 def from_os_error(error: OSError, name: str) -> ConnectorError:

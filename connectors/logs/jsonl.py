@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 from connectors.logs.formats import Span
 from connectors.logs.identities import safe_run, spellings
+from connectors.logs.shapes import Shape, shape_of
 
 __all__ = ["JsonLines"]
 
@@ -44,6 +45,10 @@ WANTED: Final = rf'"([^"\\]*)"{SPACE}:{SPACE}(?:"([^"\\]*)"|(-?(?:0|[1-9][0-9]{{
 """A string or whole number: key, what stands between the quotes, digits."""
 AT_ONCE: Final = 4
 """How many fields that were asked for one match picks up."""
+LEARN_FROM: Final = 20
+"""Of so many lines of no known shape, one is learned from: a shape costs as much as reading hundreds of lines."""
+SHAPES: Final = 4
+"""How many are kept."""
 
 
 def _integer(digits: str) -> int | str:
@@ -62,6 +67,7 @@ class JsonLines:
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
         self._parents = frozenset(name[:dot] for name in self._names for dot in range(len(name)) if name[dot] == ".")
+        self._shapes, self._unlike = list[Shape](), 0
         self._decode = JSONDecoder(strict=False, parse_constant=str, parse_int=_integer).raw_decode
         strides = {prefix: self._stride(prefix) for prefix in ("", *(f"{p}." for p in self._parents))}
         self._strides = {prefix: re.compile(stride).match for prefix, stride in strides.items()}
@@ -93,13 +99,35 @@ class JsonLines:
 
     def parse(self, line: bytes) -> list[Span] | None:  # noqa: D102 - see LineFormat
         text = line.decode("utf-8", "surrogateescape")
-        spans: list[Span] = []
-        simple = self._simple(text)
-        if simple is not None and simple.end() == len(text) and text[-1] == "}":
-            self._keep(simple, "", spans)
-        elif not self._reads(text, spans):
-            return None
+        spans = self._shaped(text)
+        if spans is None:
+            spans = []
+            simple = self._simple(text)
+            if simple is not None and simple.end() == len(text) and text[-1] == "}":
+                self._keep(simple, "", spans)
+            elif not self._reads(text, spans):
+                return None
+            self._learn(text, spans)
         return spans if len(text) == len(line) else [_in_bytes(span, text) for span in spans]
+
+    def _shaped(self, text: str) -> list[Span] | None:
+        """The spans of a line of a shape that is known."""
+        shapes = self._shapes
+        for at, shape in enumerate(shapes):
+            spans = shape.spans(text)
+            if spans is not None:
+                if at:
+                    shapes[0], shapes[at] = shape, shapes[0]
+                return spans
+        return None
+
+    def _learn(self, text: str, spans: Iterable[Span]) -> None:
+        """Of some of the lines of other shapes."""
+        self._unlike += 1
+        if self._unlike % LEARN_FROM == 0 and len(self._shapes) < SHAPES:
+            shape = shape_of(text, spans, self._names)
+            if shape is not None:
+                self._shapes.append(shape)
 
     def _reads(self, text: str, spans: list[Span]) -> bool:
         """Read any line; whether it is one JSON object."""

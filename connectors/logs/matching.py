@@ -57,7 +57,7 @@ def line_format(source: SourceConfig) -> LineFormat:
 
 
 class Matcher:
-    """Finds the lines of one source that belong to the people of one batch. Safe to share between threads."""
+    """Finds the lines of one source that belong to the people of one batch."""
 
     def __init__(self, source: SourceConfig, config: LogsConfig, subjects: Subjects) -> None:
         self.format = line_format(source)
@@ -87,17 +87,18 @@ class Matcher:
     def hits(self, chunk: Chunk) -> Iterator[Hit | None]:
         """The lines of a chunk (whole lines) that belong to somebody, in order; ``None`` for one nobody can read."""
         buffer, parse = chunk.buffer, self.format.parse
-        for start, end in self._needles.lines(buffer, chunk.end) if self._needles else ():
-            stop = end - 1 if end > start and buffer[end - 1] == CARRIAGE_RETURN else end
-            if end - start > self._longest:
-                yield None
-                continue
-            line = bytes(buffer[start:stop])
-            spans = parse(line)
-            if spans is None:
-                yield None
-            elif tasks := self._owners(spans):
-                yield Hit(start, stop, line, spans, tasks)
+        with memoryview(buffer) as view:
+            for start, end in self._needles.lines(buffer, chunk.end) if self._needles else ():
+                stop = end - 1 if end > start and buffer[end - 1] == CARRIAGE_RETURN else end
+                if end - start > self._longest:
+                    yield None
+                    continue
+                line = bytes(view[start:stop])
+                spans = parse(line)
+                if spans is None:
+                    yield None
+                elif tasks := self._owners(spans):
+                    yield Hit(start, stop, line, spans, tasks)
 
     def _owners(self, spans: Iterable[Span]) -> frozenset[int]:
         owners: tuple[int, ...] = ()

@@ -6,7 +6,6 @@ and the standard library's ``re`` (hopeless) with a thousand e-mail addresses: d
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
@@ -55,7 +54,7 @@ def telling(needles: Iterable[bytes]) -> set[bytes]:
 
 
 class Needles:
-    """A set of byte strings without line ends, compiled. Safe to share between threads."""
+    """A set of byte strings without line ends, compiled when they are first looked for."""
 
     def __init__(self, needles: Iterable[bytes], odd: Mapping[bytes, Iterable[bytes]], *, fold: bool) -> None:
         """``odd``: a byte → further needles that hold it; ``fold``: ASCII letters in any case.
@@ -63,7 +62,10 @@ class Needles:
         Odd needles are short, and would halve the speed: they are looked for only in chunks that hold their byte.
         """
         self._needles, self._odd, self._fold = frozenset(needles), odd, fold
-        self._literals = _Literals(self._needles, fold=fold)
+
+    @cached_property
+    def _literals(self) -> _Literals:
+        return _Literals(self._needles, fold=self._fold)
 
     @cached_property
     def _with_odd(self) -> _Literals:
@@ -96,7 +98,7 @@ class _Literals:
             flags=[hyperscan.HS_FLAG_CASELESS if fold else 0] * len(parts),
             literal=True,
         )
-        self._threads = threading.local()
+        self._scratch = hyperscan.Scratch(self._database)
 
     def ends(self, data: memoryview) -> list[int]:
         """Where in the data the byte strings end, in any order."""
@@ -105,13 +107,5 @@ class _Literals:
         def found(_id: int, _from: int, to: int, _flags: int, _context: object) -> None:
             ends.append(to)
 
-        scratch = self._scratch()
-        self._database.scan(data, match_event_handler=found, scratch=scratch)  # type: ignore[type-var] # its stub is narrow
+        self._database.scan(data, match_event_handler=found, scratch=self._scratch)  # type: ignore[type-var] # its stub is narrow
         return ends
-
-    def _scratch(self) -> hyperscan.Scratch:
-        """Hyperscan's working memory, one for each thread."""
-        scratch: hyperscan.Scratch | None = getattr(self._threads, "scratch", None)
-        if scratch is None:
-            scratch = self._threads.scratch = hyperscan.Scratch(self._database)
-        return scratch

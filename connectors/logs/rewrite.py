@@ -6,17 +6,16 @@ import fcntl
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final, cast
 
 from connectors.contract import Fatal
-from connectors.logs.codecs import BLOCK, Bytes, encoder
 from connectors.logs.files import OWN_PREFIX, LogFile, Moved, from_os_error
 
-__all__ = ["Busy", "clean", "replace"]
+__all__ = ["Busy", "Rewrite", "clean"]
 
 TEMPORARY: Final = f"{OWN_PREFIX}-rewrite-"
 
@@ -34,55 +33,54 @@ def clean(root: Path) -> None:
                     (Path(directory) / name).unlink()
 
 
-def replace(
-    file: LogFile,
-    old: FileIO,
-    before: os.stat_result,
-    pieces: Iterable[Bytes],
-    announce: Callable[[tuple[int, int]], None],
-) -> None:
-    """Write ``pieces``, compressed as the file is, in its place, with its owner, permissions, attributes and times.
+class Rewrite:
+    """A new version of a log file, under way beside the old one.
 
-    ``old`` is the file, open, and ``before`` its status when it was opened. ``announce`` is told the new file's
-    device and inode when it is complete, right before it takes its place.
-
-    Raises ``Busy`` or ``Moved``, with the file untouched, when it was written to or renamed meanwhile; ``Fatal`` when
-    its owner cannot be kept or it has a second name; otherwise what the operating system says, as a connector error.
+    Whoever is given its ``descriptor`` can write to it, and cannot give it the file's name: only ``finish`` does.
     """
-    if before.st_nlink > 1:
-        raise Fatal(f"log file {file.name!r} has a second name (hard link) that would keep the old lines: remove one")
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=file.path.parent)
+
+    def __init__(self, file: LogFile, old: FileIO, before: os.stat_result) -> None:
+        """``old`` is the file, open, and ``before`` its status when it was opened.
+
+        Raises ``Fatal`` when it has a second name; otherwise what the operating system says, as a connector error.
+        """
+        if before.st_nlink > 1:
+            raise Fatal(
+                f"log file {file.name!r} has a second name (hard link) that would keep the old lines: remove one"
+            )
+        self._file, self._old, self._before = file, old, before
         try:
-            with os.fdopen(descriptor, "wb", buffering=BLOCK) as new:
-                _write(new, pieces, file.kind)
-                _dress(new.fileno(), old.fileno(), before)
-                os.fsync(new.fileno())
-                made = os.fstat(new.fileno())
-                with _no_writers(old.fileno()):
-                    _unchanged(file, old, before)
-                    announce((made.st_dev, made.st_ino))
-                    os.replace(temporary, file.path)  # noqa: PTH105 - the tests stop here, and only here
-        except BaseException:
-            with suppress(FileNotFoundError):
-                Path(temporary).unlink()
-            raise
-        _sync_directory(file.path.parent)
-    except OSError as error:
-        raise from_os_error(error, file.name) from error
+            self.descriptor, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=file.path.parent)
+        except OSError as error:
+            raise from_os_error(error, file.name) from error
+        self._temporary: Path | None = Path(temporary)
 
+    def finish(self, announce: Callable[[tuple[int, int]], None]) -> None:
+        """Put what was written in the file's place, with its owner, permissions, attributes and times.
 
-def _write(new: BinaryIO, pieces: Iterable[Bytes], kind: str) -> None:
-    compress = encoder(kind)
-    for piece in pieces:
-        _write_all(new, compress.compress(piece))
-    _write_all(new, compress.flush())
-    new.flush()
+        ``announce`` is told the new file's device and inode when it is complete, right before it takes its place.
+        Raises ``Busy`` or ``Moved``, with the file untouched, when it was written to or renamed meanwhile; connector
+        errors as above, also when its owner cannot be kept.
+        """
+        file, old, new = self._file, self._old.fileno(), self.descriptor
+        try:
+            _dress(new, old, self._before)
+            os.fsync(new)
+            made = os.fstat(new)
+            with _no_writers(old):
+                _unchanged(file, self._old, self._before)
+                announce((made.st_dev, made.st_ino))
+                os.replace(cast("Path", self._temporary), file.path)  # noqa: PTH105 - the tests stop here, and only here
+                self._temporary = None
+            _sync_directory(file.path.parent)
+        except OSError as error:
+            raise from_os_error(error, file.name) from error
 
-
-def _write_all(new: BinaryIO, data: Bytes) -> None:
-    if data:  # a compressor gathers first
-        new.write(data)
+    def close(self) -> None:
+        """Let go of it; what is not finished goes."""
+        os.close(self.descriptor)
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
 
 
 def _dress(new: int, old: int, status: os.stat_result) -> None:

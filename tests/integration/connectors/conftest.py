@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from connectors.logs import passes
+
 
 @pytest.fixture(params=["postgresql", "mariadb", "duckdb"])
 def sql_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -15,3 +17,10 @@ def sql_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     name = "postgres_database" if request.param == "postgresql" else "mariadb_database"
     url: str = request.getfixturevalue(name)
     return url
+
+
+@pytest.fixture(params=["here", "beside"])
+def wherever(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have log files dealt with in this process, as few are, and in processes beside it, as many are."""
+    if request.param == "beside":
+        monkeypatch.setattr(passes, "_hands", lambda files, most: min(len(files), most))

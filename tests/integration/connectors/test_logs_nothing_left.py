@@ -21,6 +21,8 @@ from examples.shop.persons import Person, make_persons
 from examples.shop.world import SYSTEMS
 from tests.support.log_files import logs, pack, run, task, unpack
 
+pytestmark = pytest.mark.usefixtures("wherever")
+
 PEOPLE = make_persons(11, 500)
 ERASED = [request.person for request in cast(PEOPLE, 11, 300).requests]
 BATCHES = 3

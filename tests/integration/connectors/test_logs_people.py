@@ -11,6 +11,8 @@ import pytest
 from connectors.contract import Action, Fatal, Identity, Outcome, Task
 from tests.support.log_files import COMBINED_SOURCE, JSON_SOURCE, ListCall, done, error, logs, pack, task, unpack
 
+pytestmark = pytest.mark.usefixtures("wherever")
+
 REDACTING = {**JSON_SOURCE, "on_erase": "redact"}
 LINE = b'{"at": 5, "user_id": 1, "email": "U1@x.example", "client": {"ip": "10.0.0.1"}, "message": "from 10.0.0.1"}\n'
 OTHER = b'{"at": 6, "user_id": 11, "email": "u11@x.example", "client": {"ip": "10.0.0.1"}, "message": "u1@x.example"}\n'

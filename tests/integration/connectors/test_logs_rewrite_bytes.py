@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from connectors.contract import Done, Outcome
 from tests.support.log_files import COMBINED_SOURCE, JSON_SOURCE, logs, pack, run, task, unpack
 
+pytestmark = pytest.mark.usefixtures("wherever")
+
 SUFFIXES = ("", ".1", ".gz", ".zst")
 USER_IDS = st.sampled_from(
     ["1", "12", "123", "12 3", "12345", "123456", "0", "zoë", "日本", 'qu"ote', "a/b", "back\\slash", "u\u0130"]

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from connectors.contract import Fatal, Outcome, Retryable
-from connectors.logs import passes, rewrite
+from connectors.logs import passes, rewrite, work
 from connectors.logs.files import LogFile
 from tests.support.log_files import JSON_SOURCE, done, error, logs, pack, pending, run, task, unpack
+
+pytestmark = pytest.mark.usefixtures("wherever")
 
 SUFFIXES = ("", ".gz", ".zst")
 
@@ -70,7 +72,7 @@ def test_two_hundred_people_are_erased_in_one_rewrite_of_each_file(
     for suffix in SUFFIXES:
         pack(tmp_path / f"app.jsonl.2{suffix}", _lines(*range(400)))
     pack(tmp_path / "app.jsonl.9", _lines(*range(1000, 1400)))
-    opened, replaced = _names_given_to(monkeypatch, "open_log"), _names_given_to(monkeypatch, "replace")
+    opened, replaced = _names_given_to(monkeypatch, "open_log"), _names_given_to(monkeypatch, "Rewrite")
     tasks = [task(f"r{n}/1", user_id=str(n)) for n in range(200)]
     for result in done(logs(tmp_path, JSON_SOURCE), *tasks):
         assert (result.outcome, result.counts) == (Outcome.EXECUTED, {"app": 3})
@@ -172,7 +174,7 @@ def test_a_file_that_is_rotated_while_it_is_rewritten_is_found_under_its_new_nam
 
 CHILD = textwrap.dedent("""
     import os, pathlib, signal, sys
-    from connectors.logs import rewrite
+    from connectors.logs import rewrite, work
     from tests.support.log_files import JSON_SOURCE, logs, run, task
 
     root, moment, hit = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -192,12 +194,12 @@ CHILD = textwrap.dedent("""
             return result
         setattr(module, attribute, wrapped)
 
-    around(rewrite, "_write_all", None, "write")
+    around(work, "_write_all", None, "write")
     around(rewrite, "_dress", None, "dress")
     around(rewrite, "_sync_directory", None, "synced")
     around(rewrite.os, "replace", "before", "after")
     tasks = [task("r/1", user_id="1")]
-    print(run(logs(root, JSON_SOURCE, threads=1), tasks))
+    print(run(logs(root, JSON_SOURCE), tasks))
 """)
 
 
@@ -319,7 +321,8 @@ def test_a_full_disk_is_worth_another_try_and_leaves_nothing_behind(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rewrite, "_write_all", full)
+        patch.setattr(passes, "_hands", lambda *_: 0)
+        patch.setattr(work, "_write_all", full)
         failed = error(logs(tmp_path, JSON_SOURCE), task("r/1", user_id="1"))
     assert isinstance(failed, Retryable)
     assert "room" in str(failed)
