@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, cast
 
 import psycopg
+from psycopg.pq import PipelineStatus
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, dialect
 
@@ -37,13 +38,20 @@ def encoded(value: Any) -> Any:
 
 
 @contextmanager
-def together(tx: Connection) -> Iterator[None]:
+def together(tx: Connection, *, commit: bool = False) -> Iterator[None]:
     """What is written inside goes to the server without waiting for one answer before the next is sent.
 
-    Nothing may be read inside. What fails raises at the end at the latest, as ``psycopg.Error``.
+    Nothing may be read inside. What fails raises at the end at the latest, as ``psycopg.Error``. ``commit``: the
+    transaction ends with it, in the same round trip. Inside another, it is part of that.
     """
-    with cast("psycopg.Connection[Any]", tx.connection.driver_connection).pipeline():
+    connection = cast("psycopg.Connection[Any]", tx.connection.driver_connection)
+    if connection.pgconn.pipeline_status != PipelineStatus.OFF:
         yield
+        return
+    with connection.pipeline():
+        yield
+        if commit:
+            connection.commit()
 
 
 def insert(
