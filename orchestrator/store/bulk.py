@@ -21,7 +21,7 @@ Row = Mapping[str, Any]
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
 _MANY = 16
 """Rows from which on it is looked whether a column says the same in all: with fewer, more statements to prepare than
-bytes to save."""
+bytes to save. One alone is looked at as well: making arrays of one costs more than all else."""
 to_json = json.JSONEncoder(default=str, separators=(",", ":")).encode
 """A value as ``jsonb`` takes it; made once, for making an encoder costs more than encoding a small value."""
 
@@ -130,7 +130,9 @@ def _columns(
     for column in columns:
         cells = [row[column] for row in rows]
         kind = table.c[column].type
-        if len(rows) >= _MANY and column not in keys and cells[0] == cells[-1] and cells.count(cells[0]) == len(cells):
+        if column not in keys and (
+            len(rows) == 1 or (len(rows) >= _MANY and cells[0] == cells[-1] and cells.count(cells[0]) == len(cells))
+        ):
             same.add(column)
             values[column] = _cell(kind, cells[0])
         elif isinstance(kind, (JSONB, ARRAY)):
