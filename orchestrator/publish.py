@@ -36,7 +36,7 @@ from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError
 from kombu.message import Message
-from kombu.messaging import Consumer, Producer
+from kombu.messaging import Consumer
 
 from orchestrator.confirms import Receipts, Window, window_on
 from orchestrator.core.vocabulary import Right
@@ -111,7 +111,6 @@ class Publisher:
         self._options = {**(PGMQ_OPTIONS if self._pgmq else {"confirm_publish": True}), **(transport_options or {})}
         self._timeout = timeout
         self._connection: Connection | None = None
-        self._producer: Producer | None = None
         self._window: Window | None = None
         self._consumer: Consumer | None = None
         self._receipts: Receipts | None = None
@@ -141,22 +140,8 @@ class Publisher:
         """
         message = self._message(right, options)
 
-        def publish() -> None:
-            self._connect()
-            if self._producer is None:
-                raise Unavailable
-            self._producer.publish(
-                message.body,
-                exchange=REQUESTS_EXCHANGE,
-                routing_key=str(right),
-                mandatory=not self._pgmq,
-                timeout=self._timeout,
-                confirm_timeout=self._timeout,
-                **message.properties,
-            )
-
         # Once more on a fresh connection: it may have been cut while idle, and Habeas takes a message once.
-        self._guard(publish, attempts=2)
+        self._guard(partial(self._publish_window, str(right), [message]), attempts=2)
         return message.id
 
     def request_many(self, right: Right | str, requests: Iterable[Options]) -> list[str]:
@@ -321,7 +306,6 @@ class Publisher:
         )
         # Without the queue, a request published before the first intake process ever ran would be lost.
         intake(channel).declare()
-        self._producer = Producer(channel, exchange=exchange(channel), auto_declare=False)
         self._receipts = None if self._pgmq else Receipts(channel)
         self._consumer = Consumer(channel, queues=[self._reply_queue()(channel)], on_message=self._take)
         self._consumer.consume()
@@ -373,7 +357,7 @@ class Publisher:
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
-        self._producer, self._window, self._consumer, self._receipts = None, None, None, None
+        self._window, self._consumer, self._receipts = None, None, None
         # Unacknowledged answers are delivered again; those without a message are acknowledged and kept.
         self._arrived = deque((answer, message) for answer, message in self._arrived if message is None)
         if connection is None:

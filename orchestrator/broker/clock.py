@@ -76,14 +76,16 @@ class Clock:
         session.execute(f"LISTEN {outbox.CHANNEL}")
         self._runtime.register_systems()
         while not self._stop.is_set():
-            # Also proves, each time, that the session and with it the lock is still ours.
-            session.execute("SELECT 1")
-            self._turn()
+            self._turn(session)
             self._wait(session)
 
-    def _turn(self) -> None:
+    def _turn(self, session: psycopg.Connection[Any]) -> None:
         now = time.monotonic()
         self._turned()
+        if now >= self._due():
+            # Proves that the session and with it the lock is still ours. Not asked for the relay's sake, which each
+            # event wakes: what two of them publish is published twice, under one id.
+            session.execute("SELECT 1")
         if now >= self._next["sweep"]:
             advanced = self._runtime.sweep.tick(take_back=now >= self._next["take_back"])
             self._bell.ring(advanced.rings)
@@ -105,6 +107,10 @@ class Clock:
         if self._crowd:
             # More are being written just now: a window with all of them costs hardly more than one with the first.
             self._stop.wait(BREATH)
-        left = max(0.0, min(self._next[what] for what in ("sweep", "purge", "checkpoint")) - time.monotonic())
+        left = max(0.0, self._due() - time.monotonic())
         for _ in session.notifies(timeout=left, stop_after=1):
             return
+
+    def _due(self) -> float:
+        """When something else than events is to be done."""
+        return min(self._next[what] for what in ("sweep", "purge", "checkpoint"))

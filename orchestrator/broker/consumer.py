@@ -22,8 +22,6 @@ _log = logs.get("intake")
 
 IDLE = 1.0
 """Seconds of waiting for a message before it is looked whether to stop."""
-BREATH = 0.001
-"""Seconds to look for a second message where the last one came alone: nobody waits for company that doesn't come."""
 PAUSE = 1.0
 """Seconds between attempts while the database or the broker is away."""
 
@@ -82,7 +80,9 @@ class IntakeConsumer:
                 connection.heartbeat_check()
                 return
             if not had and self._waiting:
-                until = time.monotonic() + (min(BREATH, self._linger) if self._alone else self._linger)
+                if self._alone:
+                    return  # nobody waits for company that doesn't come
+                until = time.monotonic() + self._linger
 
     def _admit(self, batch: list[Any]) -> None:
         now = datetime.now(UTC)

@@ -16,6 +16,7 @@ from orchestrator import logs, wire
 from orchestrator.broker import topology
 from orchestrator.confirms import Window, window_on
 from orchestrator.messages import names
+from orchestrator.messages.outbound import ALWAYS
 from orchestrator.settings import Settings
 from orchestrator.store import outbox
 from orchestrator.store.database import Database
@@ -44,10 +45,12 @@ class Relay:
             except BaseException:
                 self.close()
                 raise
-            with self._database.transaction() as tx:
+            with self._database.statements() as tx:
                 outbox.published(tx, [r.id for r in rows])
             total += len(rows)
             _log.info("outbox.published", events=len(rows))
+            if len(rows) < WINDOW:
+                break  # what came meanwhile wakes whoever called
         return total
 
     def close(self) -> None:
@@ -58,7 +61,7 @@ class Relay:
         self._connection, self._window = None, None
 
     def _waiting(self) -> Sequence[Any]:
-        with self._database.transaction() as tx:
+        with self._database.statements() as tx:
             return outbox.waiting(tx, WINDOW)
 
     def _send(self, rows: Sequence[Any]) -> None:
@@ -99,4 +102,5 @@ def _properties(row: Any) -> Mapping[str, Any]:
     facts = row.headers
     # An id has up to 255 characters, a property of AMQP up to 255 bytes; the event itself always carries it.
     correlation_id = row.correlation_id if len((row.correlation_id or "").encode()) <= wire.SHORT else None
-    return {**facts["properties"], "headers": facts["headers"], "correlation_id": correlation_id}
+    own = {"message_id": str(row.event_id), "headers": facts["headers"], "correlation_id": correlation_id}
+    return {**ALWAYS, **facts["properties"], **own}

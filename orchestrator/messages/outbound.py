@@ -174,13 +174,20 @@ class Origin:
     traceparent: str = ""
 
 
+ALWAYS: Mapping[str, str | int] = {
+    "content_type": "application/cloudevents+json",
+    "content_encoding": "utf-8",
+    "delivery_mode": 2,
+}
+"""AMQP's properties that all events share."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """A message ready to be published, persistent, on the events exchange and to the sender's reply queue."""
 
     body: bytes
     headers: Mapping[str, str]
-    content_type: str
     message_id: str
     correlation_id: str
     type: str
@@ -191,9 +198,7 @@ class Outgoing:
     def properties(self) -> dict[str, str | int]:
         """Keyword arguments for ``kombu.Producer.publish``, besides body, headers, exchange and routing key."""
         return {
-            "content_type": self.content_type,
-            "content_encoding": "utf-8",
-            "delivery_mode": 2,
+            **ALWAYS,
             "message_id": self.message_id,
             "correlation_id": self.correlation_id,
             "type": self.type,
@@ -239,7 +244,6 @@ def compose(
     return Outgoing(
         body=body,
         headers=sign(body, event_id, time, secrets) if secrets else {},
-        content_type="application/cloudevents+json",
         message_id=event_id,
         correlation_id=correlation,
         type=EVENT_TYPES[kind],

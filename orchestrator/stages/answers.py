@@ -100,7 +100,10 @@ class Answers:
             "routing_key": message.routing_key,
             "reply_to": reply_to,
             "correlation_id": message.correlation_id or None,
-            "headers": {"headers": dict(message.headers), "properties": message.properties()},
+            "headers": {
+                "headers": dict(message.headers),
+                "properties": {"type": message.type, "timestamp": message.timestamp},
+            },
             "body": message.body,
         }
 

@@ -7,7 +7,7 @@ answer again, other facts under the same id go to quarantine.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -125,25 +125,28 @@ class Intake:
             return self._admit(tx, arrivals, refused)
 
     def _admit(self, tx: Connection, arrivals: Sequence[_Arrival], refused: list[_Refused]) -> Admitted:
-        moment = runs.now(tx)
         admitted = Admitted()
-        new, again, conflicts = _sort(tx, arrivals)
+        moment, new, again, conflicts = _sort(tx, arrivals)
         refused += [_Refused(a.delivery, _conflict()) for a in conflicts]
-        self._begin(tx, new, moment, admitted)
-        admitted.repeated = [id_ for _, id_ in again]
-        for arrival, id_ in again:
-            outbox.put_again(tx, id_, arrival.request.reply_to, arrival.request.correlation_id)
-        for item in refused:
-            admitted.refused.append(item.error)
-            self._quarantine.put(tx, item.delivery, item.error)
-        outbox.put(tx, [self._refusal(item, moment) for item in refused])
+        backs = self._turns(new)
+        with bulk.together(tx, commit=True):
+            self._begin(tx, zip(new, backs, strict=True), moment, admitted)
+            admitted.repeated = [id_ for _, id_ in again]
+            for arrival, id_ in again:
+                outbox.put_again(tx, id_, arrival.request.reply_to, arrival.request.correlation_id)
+            for item in refused:
+                admitted.refused.append(item.error)
+                self._quarantine.put(tx, item.delivery, item.error)
+            outbox.put(tx, [self._refusal(item, moment) for item in refused])
         return admitted
 
-    def _begin(self, tx: Connection, new: Sequence[_Arrival], moment: datetime, admitted: Admitted) -> None:
+    def _begin(
+        self, tx: Connection, new: Iterable[tuple[_Arrival, timedelta]], moment: datetime, admitted: Admitted
+    ) -> None:
         changes: list[runs.Change] = []
         commands: dict[UUID, Sequence[Command]] = {}
         secrets: list[Mapping[str, Any]] = []
-        for arrival, turn in zip(new, self._turns(new), strict=True):
+        for arrival, turn in new:
             route = arrival.planned.route
             records = tuple(c for c in route.commands if isinstance(c, Record))
             run = arrival.planned.run(arrival.id)
@@ -152,11 +155,13 @@ class Intake:
             secrets.append(self._secrets.seal(arrival.id, self._facts(arrival.request)))
         admitted.advanced = self._advance.save(tx, changes, commands, moment)
         self._secrets.store(tx, secrets)
-        admitted.accepted = [a.id for a in new]
+        admitted.accepted = list(commands)
 
     def _turns(self, new: Sequence[_Arrival]) -> list[timedelta]:
         """How far each stands back. A transaction of its own: intake processes must not wait for each other."""
-        with self._database.transaction() as tx:
+        if not new:
+            return []
+        with self._database.statements() as tx:
             starts = turns.take(tx, Counter(a.request.source for a in new))
         backs: list[timedelta] = []
         for arrival in new:
@@ -196,11 +201,11 @@ class Intake:
         return self._answers.refuse(item.error, origin, item.delivery.reply_to, moment)
 
 
-_Sorted = tuple[list[_Arrival], list[tuple[_Arrival, UUID]], list[_Arrival]]
+_Sorted = tuple[datetime, list[_Arrival], list[tuple[_Arrival, UUID]], list[_Arrival]]
 
 
 def _sort(tx: Connection, arrivals: Sequence[_Arrival]) -> _Sorted:
-    """Which are new, which came before with the same facts (and as which request), which with others."""
+    """The time; which are new, which came before with the same facts (and as which request), which with others."""
     first: dict[tuple[str, str], _Arrival] = {}
     for arrival in arrivals:
         first.setdefault((arrival.request.source, arrival.request.message_id), arrival)
@@ -208,8 +213,11 @@ def _sort(tx: Connection, arrivals: Sequence[_Arrival]) -> _Sorted:
         {"source": source, "message_id": message_id, "digest": a.digests[0], "request_id": a.id}
         for (source, message_id), a in sorted(first.items())
     ]
-    inserted = bulk.insert(tx, tables.inbox, rows, ignore="source, message_id", returning="request_id")
-    mine = {id_ for (id_,) in inserted}
+    inserted = bulk.insert(
+        tx, tables.inbox, rows, ignore="source, message_id", returning="request_id, clock_timestamp()"
+    )
+    moment = inserted[0][1] if inserted else runs.now(tx)
+    mine = {id_ for id_, _ in inserted}
     before = _came_before(tx, [r for r in rows if r["request_id"] not in mine])
     new: list[_Arrival] = []
     again: list[tuple[_Arrival, UUID]] = []
@@ -225,7 +233,7 @@ def _sort(tx: Connection, arrivals: Sequence[_Arrival]) -> _Sorted:
             again.append((arrival, id_))
         else:
             conflicts.append(arrival)
-    return new, again, conflicts
+    return moment, new, again, conflicts
 
 
 def _came_before(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], tuple[bytes, UUID]]:

@@ -22,6 +22,7 @@ PAYLOAD = "payload"
 FINDING = "finding"
 EFFECTS = "effects"
 """Beside a request's facts: what the idempotency keys of its effects begin with."""
+_to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -63,7 +64,7 @@ class Secrets:
     def seal(self, request: UUID, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The ``request_secret`` row of new facts, under a new key."""
         key, wrapped = self._vault.new_request_key(str(request))
-        payload = key.seal(json.dumps(facts, separators=(",", ":"), ensure_ascii=False).encode(), PAYLOAD)
+        payload = key.seal(_to_json(facts).encode(), PAYLOAD)
         return {"request_id": request, "wrapped_key": wrapped, "payload": payload}
 
     @staticmethod

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, cast
 
 import psycopg
+from psycopg.pq import PipelineStatus
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, dialect
 
@@ -20,7 +21,7 @@ Row = Mapping[str, Any]
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
 _MANY = 16
 """Rows from which on it is looked whether a column says the same in all: with fewer, more statements to prepare than
-bytes to save."""
+bytes to save. One alone is looked at as well: making arrays of one costs more than all else."""
 to_json = json.JSONEncoder(default=str, separators=(",", ":")).encode
 """A value as ``jsonb`` takes it; made once, for making an encoder costs more than encoding a small value."""
 
@@ -37,13 +38,20 @@ def encoded(value: Any) -> Any:
 
 
 @contextmanager
-def together(tx: Connection) -> Iterator[None]:
+def together(tx: Connection, *, commit: bool = False) -> Iterator[None]:
     """What is sent inside goes to the server without waiting for one answer before the next is sent.
 
-    Answers may be read afterwards. What fails raises at the end at the latest, as ``psycopg.Error``.
+    Answers may be read afterwards. What fails raises at the end at the latest, as ``psycopg.Error``. ``commit``: the
+    transaction ends with it, in the same round trip. Inside another, it is part of that.
     """
-    with _driver(tx).pipeline():
+    connection = _driver(tx)
+    if connection.pgconn.pipeline_status != PipelineStatus.OFF:
         yield
+        return
+    with connection.pipeline():
+        yield
+        if commit:
+            connection.commit()
 
 
 def send(tx: Connection, sql: str, values: Mapping[str, Any] | None = None) -> psycopg.Cursor[Any]:
@@ -131,7 +139,9 @@ def _columns(
     for column in columns:
         cells = [row[column] for row in rows]
         kind = table.c[column].type
-        if len(rows) >= _MANY and column not in keys and cells[0] == cells[-1] and cells.count(cells[0]) == len(cells):
+        if column not in keys and (
+            len(rows) == 1 or (len(rows) >= _MANY and cells[0] == cells[-1] and cells.count(cells[0]) == len(cells))
+        ):
             same.add(column)
             values[column] = _cell(kind, cells[0])
         elif isinstance(kind, (JSONB, ARRAY)):

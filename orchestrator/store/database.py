@@ -67,15 +67,14 @@ class Database:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A transaction, committed at the end. Raises ``Unavailable`` when the database is away or was cut off."""
-        try:
-            with self.engine.begin() as connection:
-                yield connection
-        except (OperationalError, PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
-            raise Unavailable(f"the database does not answer ({type(error).__name__})") from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise Unavailable("the connection to the database was cut") from error
-            raise
+        with _translated(), self.engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def statements(self) -> Iterator[Connection]:
+        """Each statement is a transaction of its own, in one round trip instead of three. Raises ``Unavailable``."""
+        with _translated(), self.engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     def ping(self) -> None:
         """Raises ``Unavailable`` unless the database answers."""
@@ -93,6 +92,18 @@ class Database:
         if self._engine is not None:
             self._engine.dispose(close=False)
             self._engine = None
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, PoolTimeout, psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise Unavailable(f"the database does not answer ({type(error).__name__})") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise Unavailable("the connection to the database was cut") from error
+        raise
 
 
 def _send_arrays_in_binary(connection: Any, _record: Any) -> None:

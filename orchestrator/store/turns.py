@@ -21,17 +21,17 @@ FURTHEST = timedelta(days=1)
 
 def take(tx: Connection, requests: Mapping[str, int]) -> dict[str, timedelta]:
     """Take turns for a number of requests of each source; the lead of the first of each."""
-    # Losing this in a crash loses nothing but a little fairness.
-    tx.execute(text("SET LOCAL synchronous_commit = off"))
     names = sorted(requests)
     values = {"sources": names, "leads": [requests[n] * STEP for n in names], "furthest": FURTHEST}
     return {r.source: r.lead - requests[r.source] * STEP for r in tx.execute(_TAKE, values)}
 
 
+# Losing this in a crash loses nothing but a little fairness.
 _TAKE = text("""
+WITH unsynced AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
 INSERT INTO turn AS t (source, taken_until)
 SELECT source, now() + lead
-FROM unnest(CAST(:sources AS text[]), CAST(:leads AS interval[])) AS u(source, lead)
+FROM unsynced, unnest(CAST(:sources AS text[]), CAST(:leads AS interval[])) AS u(source, lead)
 ON CONFLICT (source) DO UPDATE SET taken_until =
     least(greatest(t.taken_until, now()), now() + :furthest)
     + (EXCLUDED.taken_until - now())

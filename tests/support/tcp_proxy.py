@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from typing import Literal
 
+_COMMITS = (b"COMMIT", b"DELETE FROM unpublished")
+"""What ends a transaction; the latter is one by itself."""
 Cut = Literal["", "before_commit", "after_commit"]
 """Where the next COMMIT's connection is cut: before the server hears of it, or after it did and before it is told."""
 
@@ -88,7 +90,7 @@ class Proxy:
                 self._flows.wait()
                 if not data:
                     return
-                cut = self._taken() if end is client and b"COMMIT" in data else ""
+                cut = self._taken() if end is client and any(word in data for word in _COMMITS) else ""
                 if cut == "before_commit":
                     return
                 (server if end is client else client).sendall(data)

@@ -81,7 +81,7 @@ def test_an_event_fits_its_published_schema(data):
 @pytest.mark.parametrize("data", EVENTS, ids=lambda e: e.kind.value)
 def test_the_official_sdk_reads_an_event_and_the_sender_recognises_it(data):
     message = composed(data, dataref="urn:package:1")
-    event = from_http({"content-type": message.content_type}, message.body)
+    event = from_http({"content-type": message.properties()["content_type"]}, message.body)
     assert event["type"] == EVENT_TYPES[data.kind] == message.type
     assert (event["causationid"], event["correlationid"], event["dataref"]) == ("m-1", "m-1", "urn:package:1")
     assert message.routing_key.endswith("." + data.kind.value)
