@@ -95,15 +95,17 @@ def firsts(tx: Connection, systems: Iterable[str]) -> Firsts:
     Left out are those that are paused, resting, to be probed, or have something ready that was lost before.
     """
     rows = tx.execute(_FIRSTS, {"systems": list(systems)}).all()
-    by = rows[0].by if rows else ""
-    return Firsts({row.system: row.rank for row in rows}, any(row.holds for row in rows), by)
+    return Firsts({row.system: row.rank for row in rows if row.system is not None}, rows[0].holds, rows[0].by)
 
 
+# At least one row: whether a hold is in force must be known also where claims are kept off all of them.
 _FIRSTS = text("""
-SELECT system, pg_current_xact_id()::xid::text AS by, EXISTS (SELECT 1 FROM hold WHERE released_at IS NULL) AS holds, (
+SELECT system, by, holds, (
     SELECT rank FROM step WHERE system = c.system AND state = 'ready' AND crashes = 0 ORDER BY rank LIMIT 1) AS rank
-FROM connector_state AS c
-WHERE system = ANY(:systems) AND NOT paused AND breaker_until IS NULL
+FROM (
+    SELECT pg_current_xact_id()::xid::text AS by, EXISTS (SELECT 1 FROM hold WHERE released_at IS NULL) AS holds
+) AS us
+LEFT JOIN connector_state AS c ON system = ANY(:systems) AND NOT paused AND breaker_until IS NULL
     AND NOT EXISTS (SELECT 1 FROM step WHERE system = c.system AND state = 'ready' AND crashes > 0)""")
 
 
