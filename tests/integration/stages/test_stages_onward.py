@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 from sqlalchemy import Connection
 
 from connectors.contract import Done, Identity, Outcome, Retryable, Task
+from orchestrator.broker import tasks
+from orchestrator.broker.bell import Bell
 from orchestrator.core.model import Identity as Person
 from orchestrator.errors import Unavailable
 from orchestrator.stages import operate
@@ -398,3 +401,41 @@ def test_no_more_is_taken_than_one_call_may_hold_where_a_request_has_several_ste
     other.close()
     assert taken
     assert max(taken) == 3
+
+
+class Noted(Bell):
+    """Whom it was rung for."""
+
+    def __init__(self) -> None:
+        self.rung: Counter[str] = Counter()
+
+    def ring(self, systems: Counter[str]) -> None:
+        self.rung += systems
+
+
+def test_a_doorbell_whose_time_is_up_goes_on_to_nothing_and_leaves_it_to_the_next(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = chain(make_world)
+    admitted(world, 3)
+    monkeypatch.setattr(tasks, "SHARE", -1.0)
+    bell = Noted()
+    tasks.answer(world.runtime, bell, "crm", SERVED)
+    assert states(world) == {"done": 5, "ready": 3}
+    assert bell.rung["mail"] == 3
+
+
+def test_who_has_work_by_it_is_rung_for_before_it_goes_on(make_world: MakeWorld) -> None:
+    both = [STEPS[0], {**STEPS[1], "systems": ["mail", "shop"]}]
+    world = make_world(
+        system("crm", discovers=["user_id"]), system("mail"), system("shop"), workflows=[{**CHAIN, "steps": both}]
+    )
+    admitted(world, 3, start=1000)
+    world.work()
+    admitted(world, 2)
+    bell = Noted()
+    heard: list[int] = []
+    world.connector("mail").during = lambda _: heard.append(bell.rung["shop"])
+    tasks.answer(world.runtime, bell, "crm", SERVED)
+    assert heard == [2]
+    assert bell.rung == {"shop": 2 + 2}, "each of whose requests was settled again is told once more"
