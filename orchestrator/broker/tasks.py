@@ -43,7 +43,7 @@ def answer(runtime: Runtime, bell: Bell, system: str, served: Collection[str] = 
 
     try:
         while True:
-            worked = runtime.execute.work(*now, served=served, on_full=more)
+            worked = runtime.execute.work(*now, served=served, until=until, on_full=more, on_ready=bell.ring)
             # Requests under way before new ones: a system that was full comes last of those that are ready.
             ready = worked.advanced.rings + Counter(dict.fromkeys(worked.full, 1))
             following = [name for name, _ in ready.most_common() if name in served or name in worked.full]

@@ -101,6 +101,8 @@ class Advance:
             commands[happening.request] += said
             (advanced.fenced if any(isinstance(c, Fence) for c in said) else counted).append(happening)
         found = candidates(before, after, onward) if onward else ()
+        if onward and any(s.state is StepState.RUNNING for _, _, steps in found for s in steps):
+            claims.extend(tx, onward.tokens.values(), onward.lease)  # part of it passed before we knew
         firsts, facts = self._ask(tx, counted, after, found, known)
         if onward and firsts:
             advanced.following = take(found, after, onward, firsts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -109,13 +109,20 @@ class Execute:
         return [first, *sorted(name for name in others if self._quick(name, 1))]
 
     def work(
-        self, first: str, *others: str, served: Collection[str] = (), on_full: Callable[[], None] = lambda: None
+        self,
+        first: str,
+        *others: str,
+        served: Collection[str] = (),
+        until: float = math.inf,
+        on_full: Callable[[], None] = lambda: None,
+        on_ready: Callable[[Counter[str]], None] = lambda _: None,
     ) -> Worked:
         """One round: a claim on each system, then one call for each action in it.
 
         ``others``: as ``together`` says. What this makes ready in quick systems of ``served`` is taken at once, and
-        worked on in the same way (``onward``). ``on_full`` is called before the work begins when the first claim
-        took all it may: another worker can take the rest. Raises ``Unavailable`` when the database is away.
+        worked on in the same way (``onward``), as long as ``time.monotonic()`` is not past ``until``. ``on_full`` is
+        called before the work begins when the first claim took all it may: another worker can take the rest;
+        ``on_ready`` before it goes on, with what is ready for others. Raises ``Unavailable`` when the database is away.
         """
         batches, sealed, holds = self._claim(first, others)
         if not batches:
@@ -133,10 +140,15 @@ class Execute:
                 for batch in batches:
                     leases.enter_context(self._heartbeat.holding(batch.claimed[0].token))
                     leases.enter_context(batch.pace)
-                advanced.add(self._carry_out(batches, known, core, served, holds=holds))
+                goes_on = served if time.monotonic() < until else ()
+                advanced.add(self._carry_out(batches, known, core, goes_on, holds=holds))
             following = advanced.following
             if following is None:
                 return Worked(claimed, full, advanced)
+            for_others = Counter({s: n for s, n in advanced.rings.items() if s not in served or not self._quick(s, 1)})
+            if for_others:
+                on_ready(for_others)
+                advanced.rings -= for_others
             batches, known, holds = self._batches(following.taken), advanced.known, following.holds
 
     def _claim(self, first: str, others: Sequence[str]) -> tuple[list[_Batch], Sealed, bool]:

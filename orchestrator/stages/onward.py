@@ -61,7 +61,11 @@ def take(found: Candidates, after: MutableMapping[UUID, Run], onward: Onward, fi
     runs: dict[UUID, Run] = {}
     moved: dict[tuple[int, ...], tuple[Step, ...]] = {}
     for rank, run, steps in found:
-        mine = [s for s in steps if s.state is StepState.RUNNING or _free(s.system, rank, firsts.ranks, room)]
+        mine = []
+        for step in steps:
+            if step.state is StepState.RUNNING or _free(step.system, rank, firsts.ranks, room):
+                room[step.system] -= 1
+                mine.append(step)
         if not mine:
             continue
         key = id(run.steps), *(s.ordinal for s in mine)
@@ -69,7 +73,6 @@ def take(found: Candidates, after: MutableMapping[UUID, Run], onward: Onward, fi
             moved[key] = _moved(run, mine, onward)
         after[run.request] = runs[run.request] = changed = replace(run, steps=moved[key])
         for step in mine:
-            room[step.system] -= 1
             claimed = Claimed(run.request, onward.tokens[step.system], changed.steps[step.ordinal], run.deadline, rank)
             taken.setdefault(step.system, []).append(claimed)
     return Following(taken, firsts.holds, firsts.by, runs) if taken else None

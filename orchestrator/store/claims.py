@@ -104,16 +104,19 @@ def ask_firsts(tx: Connection, systems: Iterable[str]) -> Callable[[], Firsts]:
 
     def answer() -> Firsts:
         rows = asked.fetchall()
-        return Firsts({r[0]: r[3] for r in rows}, any(r[2] for r in rows), rows[0][1] if rows else "")
+        return Firsts({r[0]: r[3] for r in rows if r[0] is not None}, rows[0][2], rows[0][1])
 
     return answer
 
 
+# At least one row: whether a hold is in force must be known also where claims are kept off all of them.
 _FIRSTS = """
-SELECT system, pg_current_xact_id()::xid::text, EXISTS (SELECT 1 FROM hold WHERE released_at IS NULL), (
+SELECT system, by, holds, (
     SELECT rank FROM step WHERE system = c.system AND state = 'ready' AND crashes = 0 ORDER BY rank LIMIT 1)
-FROM connector_state AS c
-WHERE system = ANY(%(systems)s) AND NOT paused AND breaker_until IS NULL
+FROM (
+    SELECT pg_current_xact_id()::xid::text AS by, EXISTS (SELECT 1 FROM hold WHERE released_at IS NULL) AS holds
+) AS us
+LEFT JOIN connector_state AS c ON system = ANY(%(systems)s) AND NOT paused AND breaker_until IS NULL
     AND NOT EXISTS (SELECT 1 FROM step WHERE system = c.system AND state = 'ready' AND crashes > 0)"""
 
 

@@ -20,7 +20,7 @@ import argparse
 import os
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -92,11 +92,9 @@ class Points:
 class _Execute(Execute):
     points: Points
 
-    def work(
-        self, first: str, *others: str, served: Collection[str] = (), on_full: Callable[[], None] = lambda: None
-    ) -> Worked:
+    def work(self, first: str, *others: str, **more: Any) -> Worked:
         self.points.reach("before_claim")
-        return super().work(first, *others, served=served, on_full=on_full)
+        return super().work(first, *others, **more)
 
 
 class _Heartbeat(Heartbeat):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from connectors.contract import Done, Identity, Outcome, Retryable, Task
+from orchestrator.broker import tasks
+from orchestrator.broker.bell import Bell
 from orchestrator.core.model import Identity as Person
+from orchestrator.errors import Unavailable
 from orchestrator.stages import operate
 from tests.model.acts import Cut
 from tests.support.scripted import system
@@ -305,3 +311,131 @@ def test_a_run_that_somebody_else_changed_is_read_again(make_world: MakeWorld) -
     assert worked.claimed == 3, "the last step was released by us, who had not seen shop's end"
     assert counts(world.rows("SELECT resolution FROM request")) == {"completed": 4}
     assert world.broken_links() == {}
+
+
+class Interrupted(Cut):
+    """Time passes between a commit that nobody heard of and the next attempt."""
+
+    def __init__(self, world: World, meanwhile: Callable[[], object]) -> None:
+        super().__init__(world.runtime.database.url.render_as_string(hide_password=False))
+        self._meanwhile = meanwhile
+        world.runtime.execute._settle._database = self
+
+        def cut_off(_: Sequence[Task]) -> None:
+            world.connector("crm").during = lambda _: None
+            self.silent_commits = 1
+
+        world.connector("crm").during = cut_off
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        try:
+            with super().transaction() as tx:
+                yield tx
+        except Unavailable:
+            self._meanwhile()
+            raise
+
+
+def test_a_hold_holds_back_what_was_taken_unheard_of_even_if_its_system_was_paused_since(make_world: MakeWorld) -> None:
+    world = chain(make_world)
+    admitted(world, 2)
+    other = world.another()
+
+    def meanwhile() -> None:
+        assert states(world) == {"done": 5, "running": 2}, "taken by the first attempt"
+        other.operate.pause_system("mail", "op", "maintenance")
+        with other.database.transaction() as tx:
+            other.holds.place(tx, [Person("email", "p1@example.org")], "case-7", "counsel")
+
+    cut = Interrupted(world, meanwhile)
+    world.runtime.execute.work("crm", served=SERVED)
+    cut.close()
+    other.close()
+    assert [t.values("email") for call in world.connector("mail").calls for t in call] == [("p0@example.org",)]
+    assert states(world) == {"done": 6, "parked": 1}
+
+
+def test_what_was_taken_unheard_of_has_a_whole_lease_when_its_system_is_called(make_world: MakeWorld) -> None:
+    world = chain(make_world)
+    admitted(world, 2)
+    other = world.another()
+    seen: list[bool] = []
+
+    def look(_: Sequence[Task]) -> None:
+        with other.database.transaction() as tx:
+            query = "SELECT lease_until > now() + interval '8 s' FROM step WHERE system = 'mail' AND state = 'running'"
+            seen.extend(tx.exec_driver_sql(query).scalars())
+
+    world.connector("mail").during = look
+    late = "UPDATE step SET lease_until = now() + interval '1 s' WHERE state = 'running'"
+    cut = Interrupted(world, lambda: world.rows(late))
+    world.runtime.execute.work("crm", served=SERVED)
+    cut.close()
+    other.close()
+    assert seen == [True, True]
+
+
+def test_no_more_is_taken_than_one_call_may_hold_where_a_request_has_several_steps_in_a_system(
+    make_world: MakeWorld,
+) -> None:
+    several = [{"id": a, "action": a, "systems": ["mail"], "needs": ["discover"]} for a in ("erase", "suppress")]
+    world = make_world(
+        system("crm", discovers=["user_id"]),
+        system("mail", identified_by=["user_id"], batch=3),
+        workflows=[{**CHAIN, "steps": [STEPS[0], *several]}],
+    )
+    admitted(world, 3, start=1000)
+    world.work()
+    admitted(world, 4)
+    taken: list[int] = []
+    other = world.another()
+
+    def look(_: Sequence[Task]) -> None:
+        with other.database.transaction() as tx:
+            query = "SELECT count(*) FROM step WHERE system = 'mail' AND state = 'running'"
+            taken.append(tx.exec_driver_sql(query).scalar_one())
+
+    world.connector("mail").during = look
+    world.runtime.execute.work("crm", served=SERVED)
+    other.close()
+    assert taken
+    assert max(taken) == 3
+
+
+class Noted(Bell):
+    """Whom it was rung for."""
+
+    def __init__(self) -> None:
+        self.rung: Counter[str] = Counter()
+
+    def ring(self, systems: Counter[str]) -> None:
+        self.rung += systems
+
+
+def test_a_doorbell_whose_time_is_up_goes_on_to_nothing_and_leaves_it_to_the_next(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = chain(make_world)
+    admitted(world, 3)
+    monkeypatch.setattr(tasks, "SHARE", -1.0)
+    bell = Noted()
+    tasks.answer(world.runtime, bell, "crm", SERVED)
+    assert states(world) == {"done": 5, "ready": 3}
+    assert bell.rung["mail"] == 3
+
+
+def test_who_has_work_by_it_is_rung_for_before_it_goes_on(make_world: MakeWorld) -> None:
+    both = [STEPS[0], {**STEPS[1], "systems": ["mail", "shop"]}]
+    world = make_world(
+        system("crm", discovers=["user_id"]), system("mail"), system("shop"), workflows=[{**CHAIN, "steps": both}]
+    )
+    admitted(world, 3, start=1000)
+    world.work()
+    admitted(world, 2)
+    bell = Noted()
+    heard: list[int] = []
+    world.connector("mail").during = lambda _: heard.append(bell.rung["shop"])
+    tasks.answer(world.runtime, bell, "crm", SERVED)
+    assert heard == [2]
+    assert bell.rung == {"shop": 2 + 2}, "each of whose requests was settled again is told once more"
