@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain
 from typing import Final
 
 import hyperscan
@@ -34,13 +35,13 @@ def telling(needles: Iterable[bytes]) -> set[bytes]:
     # The binding takes C strings: what follows a zero byte would be ignored, so the longest part without one is taken.
     whole = {max(needle.split(b"\0"), key=len)[:LONGEST] for needle in needles} - {b""}
     common, last = (
-        Counter(part for needle in whole for part in {needle[end - n : end] for end in range(n, len(needle) + 1)})
+        Counter(chain.from_iterable({needle[end - n : end] for end in range(n, len(needle) + 1)} for needle in whole))
         for n in (TAIL, GLANCE)
     )
     cut = set[bytes]()
     for needle in whole:
-        ends = range(len(needle), TAIL - 1, -1)
-        end = min(ends, key=lambda end: common[needle[end - TAIL : end]], default=len(needle))
+        others = [common[needle[end - TAIL : end]] for end in range(len(needle), TAIL - 1, -1)]
+        end = len(needle) - (others.index(min(others)) if others else 0)
         # Of a text that most needles have ("@mail."), its start alone: if they all end in the same few bytes, Hyperscan
         # looks at few places of a line, and is a third faster.
         while (
