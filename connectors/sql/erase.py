@@ -17,7 +17,8 @@ from connectors.sql.config import Retain
 from connectors.sql.datamap import Key
 from connectors.sql.keeping import Keeping, Scope, Stay
 from connectors.sql.masking import Masked, any_dirty, mask, masked_columns
-from connectors.sql.match import Matched, Matching, Way
+from connectors.sql.match import Matching, Way
+from connectors.sql.matched import Matched
 from connectors.sql.schema import LOCATION, Table
 from connectors.sql.session import Query, Select, Session
 

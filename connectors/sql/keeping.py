@@ -20,7 +20,7 @@ from connectors.sql.config import Retain
 from connectors.sql.datamap import Collection, Key
 from connectors.sql.dialect import AsIs
 from connectors.sql.graph import Edge, order_by
-from connectors.sql.match import Matched
+from connectors.sql.matched import Matched
 from connectors.sql.schema import ForeignKey, Table
 from connectors.sql.session import Session
 from connectors.sql.values import Kind

@@ -116,8 +116,9 @@ class _Advance(Advance):
         happenings: Sequence[Happening],
         known: Known = NOTHING,
         onward: Onward | None = None,
+        learn: Callable[[Sequence[Happening]], None] = lambda _late: None,
     ) -> Advanced:
-        advanced = super().apply(tx, happenings, known, onward)
+        advanced = super().apply(tx, happenings, known, onward, learn)
         if any(isinstance(h.event, ev.LeaseExpired) for h in happenings):
             self.points.reach("mid_sweep")
         elif any(isinstance(h.event, ev.Finished) for h in happenings):

@@ -51,7 +51,11 @@ def full(migrated_database: str) -> Iterator[Connection]:
 
 
 def explained(tx: Connection, statement: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    result = tx.execute(text(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement.text}"), values).scalar_one()
+    explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON)"
+    if isinstance(statement, str):
+        result = tx.exec_driver_sql(f"{explain} {statement}", values).scalar_one()
+    else:
+        result = tx.execute(text(f"{explain} {statement.text}"), values).scalar_one()
     [plan] = result if isinstance(result, list) else json.loads(result)
     whole: dict[str, Any] = plan["Plan"]
     return whole
