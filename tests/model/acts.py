@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -19,12 +19,14 @@ from orchestrator.core.transitions import Impossible
 from orchestrator.core.vocabulary import StepState
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.runtime import Runtime
-from orchestrator.stages.advance import Advanced, Happening
+from orchestrator.stages.advance import NOTHING, Advanced, Happening, Known
+from orchestrator.stages.onward import Onward
+from orchestrator.stages.secrets import Opened
 from orchestrator.stages.settle import Settle
 from orchestrator.store import claims
 from orchestrator.store.claims import Claimed
 from orchestrator.store.database import Database
-from tests.model.reference import Key, Reference, Said
+from tests.model.reference import Key, Reference, Said, View
 from tests.support.worlds import said
 
 LEASE = timedelta(hours=1)
@@ -77,12 +79,14 @@ class Claim:
     n: int
     token: UUID = field(default_factory=uuid4)
     taken: list[Claimed] = field(default_factory=list)
+    known: Known = NOTHING
 
     def run(self, runtime: Runtime) -> None:
         limits = runtime.definitions.systems[self.system].limits
         with runtime.database.transaction() as tx:
             taken = claims.claim(tx, self.system, limits, self.n, self.token, LEASE)
             self.taken = sorted(taken, key=lambda c: (c.deadline, c.step.ordinal))
+            self.known = Known(runtime.secrets.open(tx, {c.request for c in taken}))
 
     def touched(self) -> tuple[set[UUID], set[Key]]:
         return set(), {(c.request, c.step.ordinal) for c in self.taken}
@@ -96,27 +100,78 @@ class Claim:
         assert taken == must, f"of {ready} without {steps | of_runs}, {state}"
 
 
-@dataclass
-class Settled:
-    """A worker says what became of steps it had claimed."""
+@dataclass(frozen=True)
+class Batch:
+    """What a worker holds, or once held, and what it knows of the requests."""
 
     system: str
+    claimed: tuple[Claimed, ...]
+    known: Known = NOTHING
+
+
+@dataclass
+class Settled:
+    """A worker says what became of steps it had claimed, and may take what follows."""
+
+    batch: Batch
     said: Sequence[Said]
+    room: Mapping[str, int] | None = None
+    """System → how many steps it takes of it that become ready; ``None``: it doesn't go on."""
     advanced: Advanced | None = None
+    seen: View | None = None
+    """How everything stood before another session began that it met."""
+
+    def __post_init__(self) -> None:
+        ranks = {c.request: c.rank for c in self.batch.claimed}
+        self.onward = None if self.room is None else Onward(self.room, LEASE, ranks)
+
+    @property
+    def system(self) -> str:
+        """Whose steps they were."""
+        return self.batch.system
 
     def run(self, runtime: Runtime) -> None:
         happenings = [_happening(runtime, one) for one in self.said]
-        settle = Settle(runtime.database, runtime.advance)
-        self.advanced = settle.settle(said(runtime, self.system, happenings))
+        together = said(runtime, self.system, happenings)
+        together.known = self.batch.known
+        self.advanced = Settle(runtime.database, runtime.advance).settle(together, self.onward)
 
     def touched(self) -> tuple[set[UUID], set[Key]]:
         # A word about a step of one's own keeps no claim from what is ready in the same run.
         return {one.request for one in self.said if not isinstance(one.event, ev.OWN_STEP)}, set()
 
     def mirror(self, reference: Reference, now: datetime, runs: set[UUID], steps: set[Key]) -> None:
+        before = reference.view()
         rings = reference.settle(self.system, self.said, now)
         assert self.advanced is not None
+        self._mirror_following(reference, [before, *([self.seen] if self.seen else [])])
+        mine = {s.system for one in self.said for s in reference.runs[one.request].steps if s.state is StepState.READY}
+        rings = rings if self.onward is None else rings & mine
         assert rings <= self.advanced.rings.keys(), "a system that has work is rung for"
+
+    def _mirror_following(self, reference: Reference, views: Sequence[View]) -> None:
+        asked = {one.request for one in self.said}
+        must = [reference.following(view, asked, self.room or {}) for view in views]
+        taken = [c for batch in self.following() for c in batch.claimed]
+        keys = [(c.request, c.step.ordinal) for c in taken]
+        assert sorted(keys) in map(sorted, must), (keys, must)
+        steps = reference.take(keys, self.onward.tokens if self.onward else {})
+        assert {(c.request, c.step.ordinal): c.step for c in taken} == steps
+        for one in taken:
+            run = reference.runs[one.request]
+            assert (one.token, one.deadline) == (one.step.token, run.deadline)
+            assert one.rank in {c.rank for c in self.batch.claimed if c.request == one.request}
+            facts = self.advanced.known.facts[one.request] if self.advanced else None
+            assert isinstance(facts, Opened)
+            assert facts.findings == reference.chronicles[one.request].findings
+            assert len(facts.identities) == 1 + bool(facts.findings)
+
+    def following(self) -> list[Batch]:
+        """What it took."""
+        if self.advanced is None or self.advanced.following is None:
+            return []
+        taken = self.advanced.following.taken
+        return [Batch(system, tuple(its), self.advanced.known) for system, its in taken.items()]
 
 
 def _happening(runtime: Runtime, one: Said) -> Happening:
@@ -197,7 +252,13 @@ class Meeting:
             faults.append(fault)
 
     def mirror(self, reference: Reference, now: datetime) -> None:
-        """Whoever had to wait came second; where nobody had to, neither saw anything of the other."""
+        """Whoever had to wait came second; where nobody had to, neither saw anything of the other.
+
+        Who waits only at its end (for a system's row) has looked around before.
+        """
+        for act in (self.first, self.second):
+            if isinstance(act, Settled):
+                act.seen = reference.view()
         if self.waited:
             if self.commits:
                 self.first.mirror(reference, now, set(), set())

@@ -25,7 +25,7 @@ QUERIES = {
     "audit": "SELECT request_id, seq, what, coalesce(ordinal, -1) AS o FROM audit",
     "found": """SELECT 'finding' AS w, request_id, ordinal FROM finding
         UNION ALL SELECT 'artifact', request_id, ordinal FROM artifact""",
-    "erased": "SELECT DISTINCT request_id FROM ledger",
+    "erased": "SELECT request_id, count(*) AS n FROM ledger GROUP BY 1",
     "systems": """SELECT system, paused, failures, CASE WHEN breaker_until IS NULL THEN 'closed'
         WHEN breaker_until > now() THEN 'open' ELSE 'half-open' END AS b, fenced FROM connector_state""",
     "tally": 'SELECT "right", what, CAST(sum(n) AS int) AS n FROM tally GROUP BY 1, 2',
@@ -75,7 +75,7 @@ def found(reference: Reference) -> Rows:
 
 
 def erased(reference: Reference) -> Rows:
-    return ((id_,) for id_ in reference.erased())
+    return ((id_, 1 + bool(reference.chronicles[id_].findings)) for id_ in reference.erased())
 
 
 def systems(reference: Reference) -> Rows:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from operator import itemgetter
 from uuid import UUID
 
 from orchestrator.core import events as ev
@@ -61,6 +62,26 @@ class Said:
     event: ev.WorkerEvent
     finding: bool = False
     artifact: bool = False
+
+
+@dataclass(frozen=True)
+class View:
+    """The engine's state as one session saw it."""
+
+    runs: Mapping[UUID, Run]
+    systems: Mapping[str, State]
+
+    def ready(self, system: str) -> list[tuple[datetime, Step]]:
+        """What is ready there, in order of claiming: the place, and the step."""
+        ready = [(r.deadline, s) for r in self.runs.values() for s in r.steps if s.state is StepState.READY]
+        return sorted(((at, s) for at, s in ready if s.system == system), key=itemgetter(0))
+
+    def takes(self, system: str, deadline: datetime) -> bool:
+        """Whether a claim on the system could take a step of this deadline, and nobody stands before."""
+        state, ready = self.systems[system], self.ready(system)
+        if state.paused or state.breaker is not Breaker.CLOSED or any(s.crashes for _, s in ready):
+            return False
+        return not ready or deadline <= ready[0][0]
 
 
 class Reference:
@@ -127,6 +148,28 @@ class Reference:
         self._judge(system, [e for e in counted if not isinstance(e, ev.HandedBack)])
         return rings
 
+    def view(self) -> View:
+        """What a session sees that begins now."""
+        return View(dict(self.runs), {name: replace(state) for name, state in self.systems.items()})
+
+    def following(self, view: View, asked: Collection[UUID], room: Mapping[str, int]) -> list[Key]:
+        """What a settle of these requests takes that is ready by it; it saw the rest as it was in ``view``."""
+        left, keys = Counter(room), []
+        for request in sorted(asked, key=lambda id_: (self.runs[id_].deadline, id_)):
+            for old, step in zip(view.runs[request].steps, self.runs[request].steps, strict=True):
+                if step.system not in room or step.state is not StepState.READY:
+                    continue
+                if old.state is not StepState.WAITING:
+                    return []  # for a claim, which has more people to a call by it
+                if view.takes(step.system, self.runs[request].deadline) and left[step.system] > 0:
+                    left[step.system] -= 1
+                    keys.append((request, step.ordinal))
+        return keys
+
+    def take(self, keys: Iterable[Key], tokens: Mapping[str, UUID]) -> dict[Key, Step]:
+        """A settle takes these."""
+        return {(request, ordinal): self._begin(request, ordinal, tokens) for request, ordinal in keys}
+
     def claim(self, system: str, n: int, token: UUID, held: Collection[Key] = ()) -> dict[Key, Step]:
         """The steps that a claim must take; ``held``: those that somebody else is just working on."""
         room = self._room(system, n)
@@ -139,11 +182,7 @@ class Reference:
         lost = [k for k in keys if self.runs[k[0]].steps[k[1]].crashes > 0]
         taken: dict[Key, Step] = {}
         for request, ordinal in (lost[:1] or keys[:room]) if room else []:
-            run = self.runs[request]
-            step = run.steps[ordinal]
-            step = move(step, Move.CLAIM, token=token, attempt=step.attempt + 1)
-            self.put(run, step)
-            taken[request, ordinal] = step
+            taken[request, ordinal] = self._begin(request, ordinal, {system: token})
         return taken
 
     def wake(self, now: datetime, held: Collection[UUID] = ()) -> set[str]:
@@ -189,6 +228,13 @@ class Reference:
         chronicle = self.chronicles[run.request]
         chronicle.records += [(c.what, c.ordinal) for c in commands if isinstance(c, Record)]
         chronicle.told += [str(c.kind) for c in commands if isinstance(c, Announce)]
+
+    def _begin(self, request: UUID, ordinal: int, tokens: Mapping[str, UUID]) -> Step:
+        run = self.runs[request]
+        step = run.steps[ordinal]
+        step = move(step, Move.CLAIM, token=tokens[step.system], attempt=step.attempt + 1)
+        self.put(run, step)
+        return step
 
     def _fenced(self, request: UUID, ordinal: int) -> None:
         self.systems[self.runs[request].steps[ordinal].system].fenced += 1

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -28,15 +28,16 @@ from hypothesis.stateful import (
 from sqlalchemy import text
 
 from orchestrator.core import events as ev
-from orchestrator.core.model import Result, Retention, Run
-from orchestrator.core.vocabulary import Action, DenialReason, Failure, Outcome, ParkedFor, StepState
+from orchestrator.core.model import Run
+from orchestrator.core.vocabulary import StepState
 from orchestrator.messages import inbound
 from orchestrator.messages.envelope import Delivery
 from orchestrator.store import claims, runs, trail
-from tests.model.acts import LEASE, SECOND, Act, Claim, Cut, Meeting, Operated, Settled
+from tests.model.acts import LEASE, SECOND, Act, Batch, Claim, Cut, Meeting, Operated, Settled
 from tests.model.comparison import EVERYTHING, QUERIES, TABLES, must
 from tests.model.engine import ACCESS, ERASURE, NAMES, SYSTEMS
 from tests.model.reference import PAST, Breaker, Reference, Said
+from tests.model.words import asking, asks, saying, words
 from tests.support.worlds import MakeWorld, World, delivery
 
 EXAMPLES = int(os.environ.get("HABEAS_TEST_EXAMPLES", "40"))
@@ -44,21 +45,12 @@ STEPS = 40
 REQUESTS = 6
 """The most in one history: enough for every meeting, few enough to compare them all after each act."""
 
+Room = dict[str, int] | None
 any_of = st.integers(0, 10_000)
 """Picks one of whatever there is."""
-words = st.sampled_from(
-    ["finish", "finish", "park", "park", "quiet park", "retain", "no match", "hand back", "decline", *Failure]
-)
-"""What a worker may say of a step."""
-asks = st.sampled_from(["pause", "pause", "report", "report", "resume", "retry", "skip", "done", "cancel"])
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a worker holds, or once held."""
-
-    system: str
-    claimed: tuple[Any, ...]
+some_words = st.lists(words, min_size=4, max_size=4)
+onwards = st.none() | st.dictionaries(st.sampled_from(["crm", "desk"]), st.integers(0, 3), min_size=1)
+"""Where a worker goes on to: not to ``pay``, whose limits have more to ask."""
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -124,27 +116,43 @@ class StoreMachine(RuleBasedStateMachine):
         self._keep(act)
 
     @precondition(lambda self: self.hands)
-    @rule(pick=any_of, said=st.lists(words, min_size=4, max_size=4), second=st.booleans(), part=st.booleans())
-    def settle(self, *, pick: int, said: list[str], second: bool, part: bool) -> None:
-        self._do(self._settling(pick, said, part=part), second=second)
-
-    @precondition(lambda self: self.stale)
-    @rule(pick=any_of, said=st.lists(words, min_size=4, max_size=4))
-    def settle_too_late(self, pick: int, said: list[str]) -> None:
-        batch = self._one(self.stale, pick)
-        self._do(Settled(batch.system, self._said(batch, said)))
+    @rule(pick=any_of, said=some_words, second=st.booleans(), part=st.booleans(), room=onwards)
+    def settle(self, *, pick: int, said: list[str], second: bool, part: bool, room: Room) -> None:
+        act = self._settling(pick, said, room, part=part)
+        self._do(act, second=second)
+        self.hands += act.following()
 
     @precondition(lambda self: self.hands)
-    @rule(pick=any_of, said=st.lists(words, min_size=4, max_size=4))
-    def settle_and_never_hear_of_the_commit(self, pick: int, said: list[str]) -> None:
-        act = self._settling(pick, said)
+    @rule(pick=any_of, room=onwards)
+    def a_chain_of_quick_steps(self, *, pick: int, room: Room) -> None:
+        """As a worker has it who is told nothing but good."""
+        first = self._take(pick)
+        chain = [first]
+        for batch in chain:
+            self.hands.append(batch)
+            act = self._settling(len(self.hands) - 1, ["finish"] * 4, room)
+            self._do(act)
+            chain += act.following()
+
+    @precondition(lambda self: self.stale)
+    @rule(pick=any_of, said=some_words, room=onwards)
+    def settle_too_late(self, pick: int, said: list[str], room: Room) -> None:
+        batch = self._one(self.stale, pick)
+        act = Settled(batch, self._said(batch, said), room)
+        self._do(act)
+        assert act.following() == []
+
+    @precondition(lambda self: self.hands)
+    @rule(pick=any_of, said=some_words, room=onwards)
+    def settle_and_never_hear_of_the_commit(self, pick: int, said: list[str], room: Room) -> None:
+        act = self._settling(pick, said, room)
         self.world.runtime.database.silent_commits = 1  # type: ignore[attr-defined]
         act.run(self.world.runtime)
-        now = self._before
-        self.reference.settle(act.system, act.said, now)
-        self.reference.settle(act.system, act.said, now)  # sent again, and fenced
         assert act.advanced is not None
         assert len(act.advanced.fenced) == len(act.said)
+        act.mirror(self.reference, self._before, set(), set())  # what the first attempt took, the second has
+        self.reference.settle(act.system, act.said, self._before)  # sent again, and fenced
+        self.hands += act.following()
 
     @precondition(lambda self: self.hands)
     @rule(pick=any_of, noticed=st.booleans())
@@ -173,12 +181,16 @@ class StoreMachine(RuleBasedStateMachine):
     # Two at once. ----------------------------------------------------------------------------------------------------
 
     @rule(first=any_of, second=any_of, kinds=st.tuples(*[st.sampled_from(["claim", "settle", "operate"])] * 2),
-          name=st.sampled_from(NAMES), said=st.lists(words, min_size=4, max_size=4), what=asks,
-          commits=st.booleans())  # fmt: skip
+          name=st.sampled_from(NAMES), said=some_words, what=asks, commits=st.booleans(), room=onwards)  # fmt: skip
     def two_at_once(
-        self, *, first: int, second: int, kinds: tuple[str, str], name: str, said: list[str], what: str, commits: bool
-    ) -> None:
-        acts = [self._act(k, pick, name, said, what) for k, pick in zip(kinds, (first, second), strict=True)]
+        self, *, first: int, second: int, kinds: tuple[str, str], name: str, said: list[str], what: str, commits: bool,
+        room: Room,
+    ) -> None:  # fmt: skip
+        picks = zip(kinds, (first, second), strict=True)
+        acts = [
+            self._settling(n, said, room) if kind == "settle" and self.hands else self._act(kind, n, name, what)
+            for kind, n in picks
+        ]
         half_open = any(s.breaker is Breaker.HALF_OPEN for s in self.reference.systems.values())
         if half_open and any(isinstance(a, Claim) for a in acts):
             return  # one probe, whoever comes first: told of in the tests of the claim
@@ -189,6 +201,8 @@ class StoreMachine(RuleBasedStateMachine):
         for n, act in enumerate(acts):
             if isinstance(act, Claim) and (n or commits):
                 self._keep(act)
+            if isinstance(act, Settled) and (n or meeting.commits):
+                self.hands += act.following()
 
     # Time. -----------------------------------------------------------------------------------------------------------
 
@@ -299,72 +313,34 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _keep(self, act: Claim) -> None:
         if act.taken:
-            self.hands.append(Batch(act.system, tuple(act.taken)))
+            self.hands.append(Batch(act.system, tuple(act.taken), act.known))
 
     def _expire(self, batch: Batch) -> None:
         token = batch.claimed[0].token
         self.world.rows("UPDATE step SET lease_until = :past WHERE token = :token", past=PAST, token=token)
         self.reference.expired.add(token)
 
-    def _act(self, kind: str, pick: int, name: str, said: list[str], what: str) -> Act:
-        if kind == "claim":
-            return Claim(name, pick % 4 + 1)
-        if kind == "settle" and self.hands:
-            return self._settling(pick, said)
-        return self._operation(pick, what)
+    def _act(self, kind: str, pick: int, name: str, what: str) -> Act:
+        return Claim(name, pick % 4 + 1) if kind == "claim" else self._operation(pick, what)
 
-    def _settling(self, pick: int, said: list[str], *, part: bool = False) -> Settled:
+    def _settling(self, pick: int, said: list[str], room: Room, *, part: bool = False) -> Settled:
         """What the worker says of a batch, or of a part of it; the rest it keeps in hand."""
         batch = self._take(pick)
         now, rest = (batch.claimed[:1], batch.claimed[1:]) if part else (batch.claimed, ())
-        self.stale.append(Batch(batch.system, now))
+        spoken = replace(batch, claimed=now)
+        self.stale.append(spoken)
         if rest:
-            self.hands.append(Batch(batch.system, rest))
-        return Settled(batch.system, self._said(Batch(batch.system, now), said))
+            self.hands.append(replace(batch, claimed=rest))
+        return Settled(spoken, self._said(spoken, said), room)
 
     def _said(self, batch: Batch, said: list[str]) -> list[Said]:
-        return [self._saying(batch.system, c, word) for c, word in zip(batch.claimed, said, strict=False)]
-
-    def _saying(self, name: str, one: Any, word: str) -> Said:
-        n, token = one.step.ordinal, one.token
-        finding, artifact = one.step.action is Action.DISCOVER, one.step.action is Action.ACCESS
-        match word:
-            case "finish":
-                return Said(
-                    one.request, ev.Finished(n, token, Result(Outcome.EXECUTED, {"rows": 2})), finding, artifact
-                )
-            case "retain":
-                kept = Retention("invoices", "the law", "Art. 17(3)(b)", 3, date(2030, 1, 1))
-                result = Result(Outcome.RETAINED, {"rows": 1}, (kept,), evidence={"ticket": 7}, note="some stays")
-                return Said(one.request, ev.Finished(n, token, result))
-            case "no match":
-                return Said(one.request, ev.Finished(n, token, Result(Outcome.NO_MATCH)))
-            case "park" | "quiet park":
-                until = self.began + timedelta(days=3)
-                return Said(one.request, ev.Parked(n, token, {"job": n}, until, "somebody" if word == "park" else ""))
-            case "hand back":
-                return Said(one.request, ev.HandedBack(n, token))
-            case "decline":
-                return Said(one.request, ev.GateDeclined(n, token, DenialReason.NO_MATCH, expired=n % 2 == 1))
-            case _:
-                policy = self.reference.configured[name].retry
-                return Said(one.request, ev.Failed(n, token, Failure(word), "no luck", policy, jitter=0.5))
+        policy = self.reference.configured[batch.system].retry
+        return [saying(c, word, policy, self.began) for c, word in zip(batch.claimed, said, strict=False)]
 
     def _operation(self, pick: int, what: str) -> Operated:
         request = self._one(self.asked, pick)[0]
         run: Run = self.reference.runs[request]
-        ordinal = pick // REQUESTS % len(run.steps)
-        waiting = [s.ordinal for s in run.steps if s.parked_for is ParkedFor.REPORT]
-        events: dict[str, Callable[[], ev.Event]] = {
-            "retry": lambda: ev.RetryAsked(ordinal, "ops"),
-            "skip": lambda: ev.SkipAsked(ordinal, "ops", "not needed"),
-            "done": lambda: ev.DoneAsked(ordinal, "ops", "ticket 4711"),
-            "cancel": lambda: ev.CancelAsked("ops", "withdrawn"),
-            "pause": lambda: ev.PauseAsked("ops", "wait"),
-            "resume": lambda: ev.ResumeAsked("ops"),
-            "report": lambda: ev.Reported(waiting[0] if waiting else ordinal, {"decision": "approved", "actor": "ops"}),
-        }
-        return Operated(request, events[what]())
+        return Operated(request, asking(run, pick // REQUESTS % len(run.steps), what))
 
 
 @pytest.fixture
