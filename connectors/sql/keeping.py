@@ -197,7 +197,10 @@ class Keeping:
         # As for leaves: pointers are cleared before the rows are found the last time.
         cleared = {(f.child, c) for f in keys if f.parent in self._scope.deleted for c in f.clearable}
         loose = {e.child for e in graph.edges if any((e.child, c) in cleared for c in e.child_fields)}
-        found = self._scope.deleted - self.may_stay - self.leaves - loose
+        # Nor is anything found through rows that are gone already.
+        rank = {k: n for n, k in enumerate(self.order)}
+        early = {e.parent for e in graph.edges if rank[e.parent] < rank[e.child]}
+        found = self._scope.deleted - self.may_stay - self.leaves - loose - early
         return frozenset(k for k in found if self._session.catalogue.tables[k].located and asked[k] <= FEW)
 
     def _binds(self, key: ForeignKey) -> bool:

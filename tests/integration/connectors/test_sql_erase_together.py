@@ -132,3 +132,24 @@ def test_identities_of_two_kinds_lead_to_each_row_once(filled: str, tmp_path: Pa
     for number, result in enumerate(shop.perform(connector, *known).values(), 1):
         assert counts(result) == {t: len(rows) for t, rows in shop.person(number).items()}
     assert shop.execute(filled, "SELECT count(*) FROM users") == [(1,)]
+
+
+def test_rows_that_are_to_go_after_those_they_are_found_through_are_found_all_the_same(
+    sql_database: str, tmp_path: Path
+) -> None:
+    make(
+        sql_database,
+        "CREATE TABLE people (id INTEGER PRIMARY KEY, email VARCHAR(50))",
+        "CREATE TABLE devices (id INTEGER PRIMARY KEY, owner INTEGER)",
+        "CREATE TABLE sessions (id INTEGER PRIMARY KEY, device INTEGER)",
+        "INSERT INTO people VALUES (1, 'a@example.org'), (2, 'b@example.org')",
+        "INSERT INTO devices VALUES (1, 1), (2, 2)",
+        "INSERT INTO sessions VALUES (1, 1), (2, 2)",
+    )
+    people = collection("people", "id", email="user.contact.email @email")
+    devices = collection("devices", "id", owner=">people.id")
+    sessions = collection("sessions", "id", device=">devices.id")
+    sessions["fides_meta"]["erase_after"] = ["d.devices"]
+    done = erase(shop.system(sql_database, tmp_path, document(people, devices, sessions)), "a@example.org")
+    assert done.counts == {"people": 1, "devices": 1, "sessions": 1}
+    assert shop.execute(sql_database, "SELECT id FROM sessions") == [(2,)]
