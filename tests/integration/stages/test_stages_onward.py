@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -409,8 +409,8 @@ class Noted(Bell):
     def __init__(self) -> None:
         self.rung: Counter[str] = Counter()
 
-    def ring(self, systems: Counter[str]) -> None:
-        self.rung += systems
+    def ring(self, systems: Mapping[str, int]) -> None:
+        self.rung.update(systems)
 
 
 def test_a_doorbell_whose_time_is_up_goes_on_to_nothing_and_leaves_it_to_the_next(
