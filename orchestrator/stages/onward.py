@@ -63,7 +63,7 @@ def take(found: Candidates, after: MutableMapping[UUID, Run], onward: Onward, fi
     for rank, run, steps in found:
         mine = []
         for step in steps:
-            if step.state is StepState.RUNNING or _free(step.system, rank, firsts.ranks, room):
+            if step.state is StepState.RUNNING or _free(step.system, (rank, run.request), firsts, room):
                 room[step.system] -= 1
                 mine.append(step)
         if not mine:
@@ -118,12 +118,12 @@ def _of(before: Run, after: Run, onward: Onward) -> tuple[list[Step], bool]:
     return its, beside
 
 
-def _free(system: str, rank: datetime, first: Mapping[str, datetime | None], room: Mapping[str, int]) -> bool:
+def _free(system: str, place: tuple[datetime, UUID], firsts: Firsts, room: Mapping[str, int]) -> bool:
     """Whether nothing keeps claims off the system, nobody stands before this one, and there is room."""
-    if system not in first or room[system] <= 0:
+    if system not in firsts.places or room[system] <= 0:
         return False
-    before = first[system]
-    return before is None or rank <= before
+    first = firsts.places[system]
+    return first is None or place <= first
 
 
 def _moved(run: Run, mine: Sequence[Step], onward: Onward) -> tuple[Step, ...]:

@@ -87,8 +87,8 @@ RETURNING step.request_id, {STEP}, step.deadline, step.rank
 class Firsts:
     """Who stands first in the queues of systems that nothing keeps claims off."""
 
-    ranks: Mapping[str, Any]
-    """System → rank of the first; ``None`` where nothing is ready."""
+    places: Mapping[str, tuple[Any, UUID] | None]
+    """System → rank and request of the first; ``None`` where nothing is ready."""
     holds: bool
     """Whether any legal hold is in force."""
     by: str
@@ -104,20 +104,24 @@ def ask_firsts(tx: Connection, systems: Iterable[str]) -> Callable[[], Firsts]:
 
     def answer() -> Firsts:
         rows = asked.fetchall()
-        return Firsts({r[0]: r[3] for r in rows if r[0] is not None}, rows[0][2], rows[0][1])
+        places = {r[0]: (r[3], r[4]) if r[3] is not None else None for r in rows if r[0] is not None}
+        return Firsts(places, rows[0][2], rows[0][1])
 
     return answer
 
 
 # At least one row: whether a hold is in force must be known also where claims are kept off all of them.
 _FIRSTS = """
-SELECT system, by, holds, (
-    SELECT rank FROM step WHERE system = c.system AND state = 'ready' AND crashes = 0 ORDER BY rank LIMIT 1)
+SELECT c.system, by, holds, rank, request_id
 FROM (
     SELECT pg_current_xact_id()::xid::text AS by, EXISTS (SELECT 1 FROM hold WHERE released_at IS NULL) AS holds
 ) AS us
-LEFT JOIN connector_state AS c ON system = ANY(%(systems)s) AND NOT paused AND breaker_until IS NULL
-    AND NOT EXISTS (SELECT 1 FROM step WHERE system = c.system AND state = 'ready' AND crashes > 0)"""
+LEFT JOIN connector_state AS c ON c.system = ANY(%(systems)s) AND NOT paused AND breaker_until IS NULL
+    AND NOT EXISTS (SELECT 1 FROM step WHERE system = c.system AND state = 'ready' AND crashes > 0)
+LEFT JOIN LATERAL (
+    SELECT rank, request_id FROM step WHERE system = c.system AND state = 'ready' AND crashes = 0
+    ORDER BY rank, request_id LIMIT 1
+) AS first ON true"""
 
 
 def _room(tx: Connection, system: str, limits: Limits, n: int) -> int:

@@ -134,6 +134,16 @@ def test_nobody_who_stands_before_is_passed_by(make_world: MakeWorld) -> None:
     assert world.connector("mail").calls == []
 
 
+def test_of_those_who_stand_equal_the_older_comes_first(make_world: MakeWorld) -> None:
+    world = chain(make_world)
+    admitted(world, 1)
+    world.work("crm")
+    admitted(world, 2, start=10)
+    world.rows("UPDATE step SET rank = (SELECT min(rank) FROM step WHERE state = 'ready') WHERE state <> 'done'")
+    assert world.runtime.execute.work("crm", served=SERVED).claimed == 2
+    assert states(world) == {"done": 5, "ready": 3}
+
+
 def test_who_comes_later_keeps_nobody_waiting(make_world: MakeWorld) -> None:
     world = chain(make_world)
     admitted(world, 2)
