@@ -327,7 +327,7 @@ def test_what_a_batch_makes_ready_is_begun_by_the_process_that_serves_it_and_run
     with broker.connected() as connection:
         topology.declare(connection, world.runtime.definitions.systems)
     request = world.ask("erasure", "ada@example.org")
-    tasks.answer(world.runtime, broker.bell, "crm", served={"shop"})
+    tasks.answer(world.runtime, broker.bell, "crm", served=())
     assert world.states(request)["discover@crm"] == "done"
     assert world.resolution(request) is None
     assert broker.waiting("habeas.work.crm") == 1

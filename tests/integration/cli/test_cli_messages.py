@@ -108,7 +108,8 @@ def test_a_refused_message_is_looked_at_and_replayed_after_the_fault_is_mended(
 ) -> None:
     world = make_world(system("crm"), workflows=[ONE_STEP], broker_url=broker)
     run = habeas(world, HABEAS_BROKER_URL=broker)
-    world.admit(delivery("erasure", MAIL, source="urn:test:new"), delivery("erasure", "b@example.org", source="urn:x"))
+    world.admit(delivery("erasure", MAIL, source="urn:test:new"))
+    world.admit(delivery("erasure", "b@example.org", source="urn:x"))
     listed = run.json("quarantine", "list", "--reason", "unknown_source")["messages"]
     assert [m["source"] for m in listed] == ["urn:x", "urn:test:new"]
     mine = listed[1]["id"]
