@@ -114,7 +114,7 @@ class Keeping:
                 if key in self._found and key in self._scope.retained:
                     self._retain_along(key, self._scope.retained[key])
         steps = [*self._paths(), *self._pointers()]
-        _, broken = order_by(sorted(self._found), [(step.child, step.parent) for step in steps])
+        _, broken = order_by(self.order, [(step.child, step.parent) for step in steps])
         rank = {k: n for n, k in enumerate(self.order)}
         steps.sort(key=lambda step: rank[step.child])
         while True:

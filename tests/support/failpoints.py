@@ -11,6 +11,7 @@ The points, in the order of the work:
 * ``before_admit``, ``mid_admit`` (in the transaction), ``after_admit`` (committed, not acknowledged): intake;
 * ``before_claim``, ``after_claim`` (committed, no heartbeat yet), ``after_call``, ``mid_settle`` (in the transaction),
   ``after_settle`` (committed, nothing rung): worker; in mid-call a worker is held by the oracle itself;
+* ``onward_after_claim`` and so on: the same, but between the links of a chain: in work that a settle took onward;
 * ``mid_publish`` (published, not confirmed), ``after_confirm`` (not noted), ``mid_sweep`` (in the transaction): clock.
 """
 
@@ -44,9 +45,10 @@ from orchestrator.stages.onward import Onward
 from orchestrator.stages.secrets import Secrets
 from orchestrator.stages.settle import Said, Settle
 
+ONWARD: Final = ("onward_after_claim", "onward_after_call", "onward_mid_settle", "onward_after_settle")
 POINTS: Final = {
     "intake": ("before_admit", "mid_admit", "after_admit"),
-    "worker": ("before_claim", "after_claim", "after_call", "mid_settle", "after_settle"),
+    "worker": ("before_claim", "after_claim", "after_call", "mid_settle", "after_settle", *ONWARD),
     "clock": ("mid_publish", "after_confirm", "mid_sweep"),
 }
 PATIENCE = 60.0
@@ -63,9 +65,16 @@ class Points:
     folder: Path
     at: Mapping[str, tuple[str, int]]
     """Point → action, and how many pass before."""
+    links: int = 0
+    """How often the round under way in this process went on."""
 
     def reach(self, point: str) -> None:
-        """Somebody is at a point."""
+        """Somebody is at a point; and at that of a later link, where the round went on."""
+        self._reach(point)
+        if self.links:
+            self._reach(f"onward_{point}")
+
+    def _reach(self, point: str) -> None:
         action, before = self.at.get(point, ("", 0))
         if not action or self._passed(point) < before:
             return
@@ -93,6 +102,7 @@ class _Execute(Execute):
     points: Points
 
     def work(self, first: str, *others: str, **more: Any) -> Worked:
+        self.points.links = 0
         self.points.reach("before_claim")
         return super().work(first, *others, **more)
 
@@ -133,6 +143,7 @@ class _Settle(Settle):
         self.points.reach("after_call")
         advanced = super().settle(said, onward)
         self.points.reach("after_settle")
+        self.points.links += advanced.following is not None
         return advanced
 
 

@@ -26,6 +26,10 @@ from tests.support.servers.rabbitmq import RabbitMQ
 from tests.support.tcp_proxy import Proxy
 
 MODULE = "tests.support.failpoints"
+_WENT_ON = """
+SELECT 1 FROM step AS taken JOIN step AS settled USING (request_id)
+WHERE taken.state = 'running' AND settled.state = 'done' AND taken.changed_at = settled.changed_at
+UNION ALL SELECT 1 FROM step WHERE :settled AND state = 'done' AND action = 'verify' LIMIT 1"""
 HELD = {"mid_call": "hold_before", "after_effect": "hold_after"}
 """Points inside a call: before the oracle carries it out, and after, with the answer outstanding."""
 
@@ -86,6 +90,10 @@ class Stage:
                 self.world.target.behave(system)
         else:
             self.failpoint.let_go()
+
+    def went_on(self) -> bool:
+        """Whether a settle took what it had made ready: the row of the one says the same moment as the other's."""
+        return bool(self.query(_WENT_ON, settled=self.point == "onward_after_settle"))
 
     # What is looked at. --------------------------------------------------------------------------------------------
 
@@ -168,7 +176,7 @@ def worker_stopped(stage: Stage, pid: int | None) -> Iterator[None]:
     past = "SELECT clock_timestamp() + interval '3 seconds' AS at"
     until = rows(runtime, past)[0].at
     eventually(lambda: rows(runtime, "SELECT clock_timestamp() > :until AS over", until=until)[0].over, "time passes")
-    if stage.point in {"after_claim", "after_call", *HELD}:
+    if stage.point.removeprefix("onward_") in {"after_claim", "after_call", *HELD}:
         eventually(lambda: rows(runtime, "SELECT 1 FROM audit WHERE what = 'lost' LIMIT 1"), "work is taken back")
     runtime.close()
     for one in stopped:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support import failpoints_stage as faults
 from tests.support.deployment import eventually
+from tests.support.failpoints import ONWARD
 from tests.support.failpoints_stage import Fault, Stage
 from tests.support.oracle_check import await_closed
 
@@ -49,8 +50,28 @@ SAMPLE: tuple[tuple[Fault, str], ...] = (
     (faults.commit_cut_after, "mid_settle"),
     (faults.network_stalled, "after_call"),
 )
+CHAINS: dict[Fault, tuple[str, ...]] = {
+    faults.child_killed: ONWARD,
+    faults.worker_killed: ONWARD,
+    faults.worker_stopped: ONWARD,
+    faults.network_stalled: ONWARD,
+    faults.postgres_immediate: ONWARD,
+    faults.backends_terminated: ONWARD,
+    faults.queues_deleted: ("onward_after_settle",),
+    faults.commit_cut_before: ("onward_mid_settle",),
+    faults.commit_cut_after: ("onward_after_call", "onward_mid_settle"),
+}
+"""Between the links of a chain: what a settle took, and nobody claimed."""
+CHAIN_SAMPLE: tuple[tuple[Fault, str], ...] = (
+    (faults.child_killed, "onward_after_claim"),
+    (faults.worker_killed, "onward_mid_settle"),
+    (faults.commit_cut_after, "onward_mid_settle"),
+)
 CASES = [(f, p) for f, points in MATRIX.items() for p in points]
-CHOSEN = CASES if os.environ.get("HABEAS_TEST_FAULTS") == "all" else list(SAMPLE)
+CHAIN_CASES = [(f, p) for f, points in CHAINS.items() for p in points]
+ALL = os.environ.get("HABEAS_TEST_FAULTS") == "all"
+CHOSEN = CASES if ALL else list(SAMPLE)
+CHOSEN_CHAINS = CHAIN_CASES if ALL else list(CHAIN_SAMPLE)
 
 
 @pytest.mark.parametrize(("fault", "point"), CHOSEN, ids=[f"{f.__name__}-{p}" for f, p in CHOSEN])
@@ -59,6 +80,18 @@ def test_nothing_is_lost_and_nothing_is_done_twice(stage: Stage, fault: Fault, p
     with stage.world.sender(stage.deployment.settings) as sender:
         stage.ask(sender)
         pid = stage.await_point()
+        with fault(stage, pid):
+            stage.let_go()
+        stage.end(sender)
+
+
+@pytest.mark.parametrize(("fault", "point"), CHOSEN_CHAINS, ids=[f"{f.__name__}-{p}" for f, p in CHOSEN_CHAINS])
+def test_nothing_is_lost_or_done_twice_between_the_links_of_a_chain(stage: Stage, fault: Fault, point: str) -> None:
+    stage.start(point)
+    with stage.world.sender(stage.deployment.settings) as sender:
+        stage.ask(sender)
+        pid = stage.await_point()
+        assert stage.went_on(), "it strikes where a settle took what it had made ready"
         with fault(stage, pid):
             stage.let_go()
         stage.end(sender)
@@ -86,3 +119,4 @@ def test_messages_that_come_twice_and_out_of_order_are_carried_out_once(stage: S
 
 def test_the_sample_is_part_of_the_matrix() -> None:
     assert set(SAMPLE) <= set(CASES)
+    assert set(CHAIN_SAMPLE) <= set(CHAIN_CASES)
