@@ -123,13 +123,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.hands += act.following()
 
     @precondition(lambda self: self.hands)
-    @rule(pick=any_of, room=onwards)
-    def a_chain_of_quick_steps(self, *, pick: int, room: Room) -> None:
-        """As a worker has it who is told nothing but good."""
+    @rule(pick=any_of, room=onwards, meanwhile=st.none() | asks)
+    def a_chain_of_quick_steps(self, *, pick: int, room: Room, meanwhile: str | None) -> None:
+        """As a worker has it who is told nothing but good. Between two links an operator may do something."""
         first = self._take(pick)
         chain = [first]
         for batch in chain:
             self.hands.append(batch)
+            if meanwhile is not None and batch is not first:
+                its = [request for request, _ in self.asked].index(batch.claimed[0].request)
+                self._do(self._operation(its, meanwhile), second=True)
             act = self._settling(len(self.hands) - 1, ["finish"] * 4, room)
             self._do(act)
             chain += act.following()
