@@ -2,7 +2,8 @@
 
 A round may take the batches of several systems: a request whose data lies in three systems that answer at once is
 claimed, opened and settled once and not three times. Only quick systems share a round, and nothing that was lost before
-shares it, so nobody waits for a slow system, or falls with a step that takes its worker down.
+shares it, so nobody waits for a slow system, or falls with a step that takes its worker down. And a round goes on with
+what it made ready in quick systems (``onward``).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ FLUSH, FLUSH_SECONDS, FLUSH_BYTES = 4000, 1.0, 32 << 20
 """While a round is still under way, its results are settled at this number, after this time, or when they hold so much
 gathered data."""
 QUICK = 0.25
-"""Seconds that a call may take, going by the last one, for its system to share a round with others."""
+"""Seconds that a call may take, going by the last one, for its system to share a round, or to be gone on to."""
 
 
 @dataclass(frozen=True, slots=True)

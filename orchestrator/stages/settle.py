@@ -88,7 +88,7 @@ class Settle:
         for attempt in count(1):
             try:
                 with self._database.transaction() as tx:
-                    learn = partial(_learn, tx, said)
+                    learn = partial(_breakers, tx, said)
                     advanced = self._advance.apply(tx, said.happenings, said.known, onward, learn)
                 break
             except Unavailable:
@@ -110,13 +110,9 @@ class Settle:
         return set(tx.execute(query).scalars())
 
 
-def _learn(tx: Connection, said: Said, late: Sequence[Happening]) -> None:
-    _breakers(tx, said.answers(late))
-
-
-def _breakers(tx: Connection, answers: Sequence[tuple[System, Sequence[Happening]]]) -> None:
+def _breakers(tx: Connection, said: Said, late: Sequence[Happening]) -> None:
     well: list[str] = []
-    for system, happenings in answers:
+    for system, happenings in said.answers(late):
         failed = [h.event for h in happenings if isinstance(h.event, ev.Failed) and h.event.failure in _SYSTEM_FAILED]
         if len(failed) < len(happenings):
             well.append(system.name)
