@@ -253,6 +253,19 @@ class Run:
         """Whether it has not closed yet."""
         return self.resolution is None
 
+    def with_steps(self, steps: tuple[Step, ...]) -> Run:
+        """The same with other steps. ``replace``, only several times as fast: there are a thousand in a batch."""
+        return Run(
+            self.request,
+            self.right,
+            steps,
+            self.deadline,
+            self.paused,
+            self.stopping,
+            self.stop_reason,
+            self.resolution,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import chain
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from orchestrator.core import events as ev
 from orchestrator.core.alike import Alike
-from orchestrator.core.commands import Announce, Command, Fence, Record
+from orchestrator.core.commands import Announce, Command, Fence
 from orchestrator.core.events import Event
 from orchestrator.core.model import Run
 from orchestrator.core.vocabulary import Action, Outcome, Right, StepState
@@ -24,8 +25,7 @@ from orchestrator.stages.secrets import Facts, Opened, Secrets
 from orchestrator.store import bulk, claims, outbox, runs, systems, tables, tally
 
 
-@dataclass(frozen=True, slots=True)
-class Happening:
+class Happening(NamedTuple):
     """An event of one run, and the rows that belong to it if it counts."""
 
     request: UUID
@@ -67,6 +67,15 @@ class Advanced:
         self.following, self.known = other.following, other.known
 
 
+@dataclass(slots=True)
+class _Turn:
+    """A run on its way."""
+
+    stored: runs.Stored
+    after: Run
+    commands: list[Command] = field(default_factory=list)
+
+
 class Advance:
     """Applies happenings to stored runs, many at once, in the caller's transaction."""
 
@@ -89,45 +98,45 @@ class Advance:
         """
         ready = not all(isinstance(h.event, ev.OWN_STEP) for h in happenings)
         locked = runs.lock(tx, (h.request for h in happenings), ready=ready, remembered=known.runs)
-        before = {id_: s.run for id_, s in locked.stored.items()}
-        after, commands = dict(before), {id_: list[Command]() for id_ in before}
+        turns = {id_: _Turn(stored, stored.run) for id_, stored in locked.stored.items()}
         alike, advanced, counted = Alike(locked.moment), Advanced(), list[Happening]()
         for happening in happenings:
-            if happening.request not in after:
+            turn = turns.get(happening.request)
+            if turn is None:
                 advanced.fenced.append(happening)
                 continue
-            run, said = alike.advance(after[happening.request], happening.event)
-            after[happening.request] = run
-            commands[happening.request] += said
-            (advanced.fenced if any(isinstance(c, Fence) for c in said) else counted).append(happening)
-        found = candidates(before, after, onward) if onward else ()
+            turn.after, said = alike.advance(turn.after, happening.event)
+            turn.commands += said
+            (advanced.fenced if Fence in map(type, said) else counted).append(happening)
+        found = candidates(((t.stored.run, t.after) for t in turns.values()), onward) if onward else ()
         if onward and any(s.state is StepState.RUNNING for _, _, steps in found for s in steps):
             claims.extend(tx, onward.tokens.values(), onward.lease)  # part of it passed before we knew
-        firsts, facts = self._ask(tx, counted, after, found, known)
+        closed = [id_ for id_, turn in turns.items() if not turn.after.open]
+        firsts, facts = self._ask(tx, counted, closed, found, known)
         if onward and firsts:
-            advanced.following = take(found, after, onward, firsts)
-        changes = [
-            runs.Change(s.header, s.run, after[id_], tuple(c for c in commands[id_] if isinstance(c, Record)))
-            for id_, s in locked.stored.items()
-        ]
+            advanced.following = take(found, onward, firsts)
+        if advanced.following:
+            for id_, run in advanced.following.runs.items():
+                turns[id_].after = run
+        changes = [runs.Change(t.stored.header, t.stored.run, t.after, t.commands) for t in turns.values()]
         chained = runs.chain(changes, locked.moment)
         if advanced.following:
             advanced.known = Known(facts, _left(advanced.following, locked.stored, chained))
-        late = _late(before, advanced.fenced)
+        late = _late(locked.stored, advanced.fenced)
 
         def also() -> None:
             systems.count_fenced(tx, late)
             learn(advanced.fenced)
 
         lease = onward.lease if onward else timedelta()
-        self._save(tx, changes, chained, commands, advanced, facts=facts, lease=lease, also=also)
+        self._save(tx, changes, chained, advanced, facts=facts, lease=lease, also=also)
         return advanced
 
     def _ask(
         self,
         tx: Connection,
         counted: Sequence[Happening],
-        after: Mapping[UUID, Run],
+        closed: Sequence[UUID],
         found: Candidates,
         known: Known,
     ) -> tuple[claims.Firsts | None, Facts]:
@@ -137,7 +146,7 @@ class Advance:
         """
         findings = [h.finding for h in counted if h.finding]
         artifacts = [h.artifact for h in counted if h.artifact]
-        concerned = {run.request for _, run, _ in found} | {id_ for id_, run in after.items() if not run.open}
+        concerned = chain((run.request for _, run, _ in found), closed)
         opened = {id_: one for id_ in concerned if isinstance(one := known.facts.get(id_), Opened)}
         if not (findings or artifacts or found or opened):
             return None, {}
@@ -148,12 +157,10 @@ class Advance:
             facts = self._secrets.catch_up(tx, opened) if opened else dict
         return firsts() if firsts else None, facts()
 
-    def save(
-        self, tx: Connection, changes: Sequence[runs.Change], commands: Mapping[UUID, Sequence[Command]], moment: Any
-    ) -> Advanced:
+    def save(self, tx: Connection, changes: Sequence[runs.Change], moment: datetime) -> Advanced:
         """Write changed or new runs, their audit, their announcements; tell what to ring for."""
         advanced = Advanced()
-        self._save(tx, changes, runs.chain(changes, moment), commands, advanced)
+        self._save(tx, changes, runs.chain(changes, moment), advanced)
         return advanced
 
     def _save(
@@ -161,7 +168,6 @@ class Advance:
         tx: Connection,
         changes: Sequence[runs.Change],
         chained: runs.Chained,
-        commands: Mapping[UUID, Sequence[Command]],
         advanced: Advanced,
         *,
         facts: Facts = MappingProxyType({}),
@@ -172,7 +178,7 @@ class Advance:
         rows = [
             self._answers.announce(c.header, c.after, command, chained.moment)
             for c in changes
-            for command in commands[c.header.id]
+            for command in c.commands
             if isinstance(command, Announce)
         ]
         closed = [c for c in changes if not c.after.open and (c.before is None or c.before.open)]
@@ -209,15 +215,15 @@ def _ready(changes: Sequence[runs.Change]) -> Counter[str]:
     return ready
 
 
-def _late(before: Mapping[UUID, Run], fenced: Sequence[Happening]) -> Counter[str]:
+def _late(stored: Mapping[UUID, runs.Stored], fenced: Sequence[Happening]) -> Counter[str]:
     """System → how many results came too late."""
     return Counter(
-        before[h.request].steps[h.event.ordinal].system
+        stored[h.request].run.steps[h.event.ordinal].system
         for h in fenced
-        if h.request in before
+        if h.request in stored
         and hasattr(h.event, "ordinal")
         and hasattr(h.event, "token")
-        and h.event.ordinal < len(before[h.request].steps)  # folded since
+        and h.event.ordinal < len(stored[h.request].run.steps)  # folded since
     )
 
 

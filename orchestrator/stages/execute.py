@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from connectors import contract
@@ -45,6 +45,7 @@ _log = logs.get("execute")
 FLUSH, FLUSH_SECONDS, FLUSH_BYTES = 4000, 1.0, 32 << 20
 """While a round is still under way, its results are settled at this number, after this time, or when they hold so much
 gathered data."""
+_ACTIONS = {action: contract.Action(action) for action in Action}
 QUICK = 0.25
 """Seconds that a call may take, going by the last one, for its system to share a round, or to be gone on to."""
 
@@ -68,8 +69,7 @@ class _Batch:
     pace: Pace
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
+class _Item(NamedTuple):
     """A claimed step with what the connector is told of it."""
 
     claimed: Claimed
@@ -214,10 +214,10 @@ class Execute:
                 done.add(system, happening, asked=False)
             by_action: dict[Action, list[_Item]] = defaultdict(list)
             for item in items:
-                by_action[Action(item.task.action)].append(item)
+                by_action[item.claimed.step.action].append(item)
             for action, tasks in by_action.items():
                 began = time.monotonic()
-                for happening in self._call(batch, action, tasks, core):
+                for happening in self._call(batch, _ACTIONS[action], tasks, core):
                     done.add(system, happening)
                     late = time.monotonic() - flushed > FLUSH_SECONDS
                     if late or len(done) >= FLUSH or done.bytes >= FLUSH_BYTES:
@@ -282,7 +282,9 @@ class Execute:
 
     # The call. ------------------------------------------------------------------------------------------------------
 
-    def _call(self, batch: _Batch, action: Action, its: Sequence[_Item], core: results.Results) -> Iterator[Happening]:
+    def _call(
+        self, batch: _Batch, action: contract.Action, its: Sequence[_Item], core: results.Results
+    ) -> Iterator[Happening]:
         """The connector's results as happenings, one for each item, as they come."""
         system, pace = batch.system, batch.pace
         items = {item.task.key: item for item in its}
@@ -291,7 +293,7 @@ class Execute:
         connector = self._connectors[system.name]
         try:
             tasks = [item.task for item in its]
-            for task, result in connector.perform(contract.Action(action), tasks, call, lambda t: pace.begin(t.key)):
+            for task, result in connector.perform(action, tasks, call, lambda t: pace.begin(t.key)):
                 item = open_items.pop(task.key, None)
                 if item is not None:
                     yield self._taken(system, item, result, call, core)
@@ -355,8 +357,8 @@ def _task(one: Claimed, facts: Opened) -> contract.Task:
     step = one.step
     return contract.Task(
         key=f"{facts.effects}/{step.ordinal}",
-        action=contract.Action(step.action),
-        identities=tuple(contract.Identity(i.type, i.value, i.format) for i in facts.identities),
+        action=_ACTIONS[step.action],
+        identities=facts.told,
         categories=facts.categories,
         corrections=facts.corrections,
         purposes=facts.purposes,

@@ -16,7 +16,6 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from orchestrator import logs
-from orchestrator.core.commands import Command, Record
 from orchestrator.errors import HabeasError, Refusal, RefusedMessage
 from orchestrator.messages import inbound, outbound
 from orchestrator.messages.envelope import Delivery
@@ -144,18 +143,15 @@ class Intake:
         self, tx: Connection, new: Iterable[tuple[_Arrival, timedelta]], moment: datetime, admitted: Admitted
     ) -> None:
         changes: list[runs.Change] = []
-        commands: dict[UUID, Sequence[Command]] = {}
         secrets: list[Mapping[str, Any]] = []
         for arrival, turn in new:
             route = arrival.planned.route
-            records = tuple(c for c in route.commands if isinstance(c, Record))
             run = arrival.planned.run(arrival.id)
-            changes.append(runs.Change(self._header(arrival), None, run, records, turn))
-            commands[arrival.id] = route.commands
+            changes.append(runs.Change(self._header(arrival), None, run, route.commands, turn))
             secrets.append(self._secrets.seal(arrival.id, self._facts(arrival.request)))
-        admitted.advanced = self._advance.save(tx, changes, commands, moment)
+        admitted.advanced = self._advance.save(tx, changes, moment)
         self._secrets.store(tx, secrets)
-        admitted.accepted = list(commands)
+        admitted.accepted = [c.header.id for c in changes]
 
     def _turns(self, new: Sequence[_Arrival]) -> list[timedelta]:
         """How far each stands back. A transaction of its own: intake processes must not wait for each other."""

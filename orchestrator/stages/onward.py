@@ -7,8 +7,8 @@ taken, and whatever keeps claims off a system keeps this off, too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from operator import itemgetter
 from uuid import UUID, uuid4
@@ -54,8 +54,8 @@ Candidates = Sequence[tuple[datetime, Run, Sequence[Step]]]
 """Runs with what may be taken in them, in order of claiming, each with its rank."""
 
 
-def take(found: Candidates, after: MutableMapping[UUID, Run], onward: Onward, firsts: Firsts) -> Following | None:
-    """Take what may be taken of what was found; ``after`` is changed. ``firsts``: who stands first in its systems."""
+def take(found: Candidates, onward: Onward, firsts: Firsts) -> Following | None:
+    """Take what may be taken of what was found. ``firsts``: who stands first in its systems."""
     room = dict(onward.room)
     taken: dict[str, list[Claimed]] = {}
     runs: dict[UUID, Run] = {}
@@ -71,15 +71,15 @@ def take(found: Candidates, after: MutableMapping[UUID, Run], onward: Onward, fi
         key = id(run.steps), *(s.ordinal for s in mine)
         if key not in moved:
             moved[key] = _moved(run, mine, onward)
-        after[run.request] = runs[run.request] = changed = replace(run, steps=moved[key])
+        runs[run.request] = run.with_steps(moved[key])
         for step in mine:
-            claimed = Claimed(run.request, onward.tokens[step.system], changed.steps[step.ordinal], run.deadline, rank)
+            claimed = Claimed(run.request, onward.tokens[step.system], moved[key][step.ordinal], run.deadline, rank)
             taken.setdefault(step.system, []).append(claimed)
     return Following(taken, firsts.holds, firsts.by, runs) if taken else None
 
 
-def candidates(before: Mapping[UUID, Run], after: Mapping[UUID, Run], onward: Onward) -> Candidates:
-    """What was waiting ``before`` and is ready ``after``: the runs are locked, so nobody else can have it.
+def candidates(runs: Iterable[tuple[Run, Run]], onward: Onward) -> Candidates:
+    """What was waiting before and is ready after: the runs are locked, so nobody else can have it.
 
     Where something was ready before, nothing is taken: a claim on both has more people to a call. What an earlier
     attempt of this settle took, of whose end nobody was told, is found again.
@@ -87,14 +87,14 @@ def candidates(before: Mapping[UUID, Run], after: Mapping[UUID, Run], onward: On
     found: list[tuple[datetime, Run, list[Step]]] = []
     known: dict[tuple[int, int], tuple[list[Step], bool]] = {}  # runs that went the same way share their steps
     beside = False
-    for id_, run in after.items():
-        key = id(before[id_].steps), id(run.steps)
+    for before, run in runs:
+        key = id(before.steps), id(run.steps)
         if key not in known:
-            known[key] = _of(before[id_], run, onward)
+            known[key] = _of(before, run, onward)
         steps, ready = known[key]
         beside = beside or ready
         if steps:
-            found.append((onward.ranks[id_], run, steps))
+            found.append((onward.ranks[run.request], run, steps))
     if beside:
         mine = ((rank, run, [s for s in steps if s.state is StepState.RUNNING]) for rank, run, steps in found)
         found = [one for one in mine if one[2]]

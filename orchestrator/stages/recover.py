@@ -170,8 +170,7 @@ class Recover:
         locked = runs.lock(tx, ids)
         stored, moment = locked.stored, locked.moment
         changes: list[runs.Change] = []
-        commands: dict[UUID, Sequence[Command]] = {}
-        for id_, one in stored.items():
+        for one in stored.values():
             run, told = one.run, list[Command]()
             maybe = [s.ordinal for s in run.steps if s.action in CHANGES_DATA and s.state is not StepState.DONE]
             told.append(Record("recovered", None, {**said, "maybe_done": maybe}))
@@ -180,9 +179,8 @@ class Recover:
                 if step.state is StepState.RUNNING and step.token is not None:
                     run, more = machine.advance(run, ev.HandedBack(step.ordinal, step.token), moment)
                     told += more
-            changes.append(runs.Change(one.header, one.run, run, tuple(c for c in told if isinstance(c, Record))))
-            commands[id_] = told
-        self._advance.save(tx, changes, commands, moment)
+            changes.append(runs.Change(one.header, one.run, run, told))
+        self._advance.save(tx, changes, moment)
 
 
 # The ledger, as a file. ---------------------------------------------------------------------------------------------

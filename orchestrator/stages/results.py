@@ -34,6 +34,8 @@ class Scrub:
         """Values are matched without regard to case, as whole words, plain and as they stand in a URL."""
         self._values: set[str] = set()
         self._by_start: dict[str, list[str]] = defaultdict(list)
+        self._unquoted: set[str] = set()
+        """Values that were not yet written as they stand in a URL: few texts have any."""
         self._known: dict[str, str] = {}
         self.also(identities)
 
@@ -45,8 +47,9 @@ class Scrub:
         self._values |= fresh
         self._known.clear()
         plain = {value.lower() for value in fresh if len(value) >= _SHORT}
-        for value in plain | {quote(v, safe="").lower() for v in plain}:
+        for value in plain:
             self._by_start[value[:_SHORT]].append(value)
+        self._unquoted |= plain
         return True
 
     def text(self, text: str) -> str:
@@ -67,6 +70,10 @@ class Scrub:
 
     def _inside(self, lowered: str) -> list[str]:
         """The values that the text contains, the longest first: its places are looked up, not the batch's people."""
+        if "%" in lowered:
+            for value in {quote(v, safe="").lower() for v in self._unquoted} - self._unquoted:
+                self._by_start[value[:_SHORT]].append(value)
+            self._unquoted.clear()
         starts = {lowered[n : n + _SHORT] for n in range(len(lowered) - _SHORT + 1)} & self._by_start.keys()
         found = (value for start in starts for value in self._by_start[start] if value in lowered)
         return sorted(found, key=len, reverse=True)

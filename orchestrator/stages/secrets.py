@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from pydantic_core import from_json
 from sqlalchemy import Connection, select
 
+from connectors import contract
 from orchestrator.core.model import Identity
 from orchestrator.errors import VaultError
 from orchestrator.privacy.ledger import Ledger
 from orchestrator.privacy.vault import RequestKey, Vault
-from orchestrator.store import bulk, tables
+from orchestrator.store import arrays, bulk, tables
 
 PAYLOAD = "payload"
 FINDING = "finding"
@@ -31,6 +32,8 @@ class Opened:
 
     key: RequestKey
     identities: tuple[Identity, ...]
+    told: tuple[contract.Identity, ...]
+    """The same as connectors are told them."""
     corrections: Mapping[str, str]
     purposes: frozenset[str]
     categories: frozenset[str] | None
@@ -94,12 +97,12 @@ class Secrets:
     @staticmethod
     def sealed(tx: Connection, requests: Iterable[UUID]) -> Sealed:
         """Read the facts of many requests as they are stored: opening them can wait for the end of the transaction."""
-        ids = sorted(set(requests))
+        ids = list(set(requests))
         found: dict[UUID, list[tuple[int, bytes]]] = defaultdict(list)
         if not ids:
             return Sealed({}, found)
         facts: dict[UUID, tuple[bytes, bytes]] = {}
-        for id_, key, payload, ordinal, finding in bulk.send(tx, _SEALED, {"ids": ids}).fetchall():
+        for id_, key, payload, ordinal, finding in bulk.send(tx, _SEALED, {"ids": arrays.ids(ids)}).fetchall():
             facts[id_] = key, payload
             if finding is not None:
                 found[id_].append((ordinal, finding))
@@ -119,7 +122,7 @@ class Secrets:
     @staticmethod
     def catch_up(tx: Connection, known: Mapping[UUID, Opened]) -> Callable[[], Facts]:
         """What is known of requests, with what was found since. It may be read later (``bulk.together``)."""
-        asked = bulk.send(tx, _FOUND, {"ids": sorted(known)})
+        asked = bulk.send(tx, _FOUND, {"ids": arrays.ids(list(known))})
 
         def caught_up() -> Facts:
             facts: dict[UUID, Opened | VaultError] = dict(known)
@@ -168,9 +171,11 @@ def _opened(request: UUID, key: RequestKey, payload: bytes, findings: Sequence[t
     for ordinal, sealed in findings:
         identities += _found(key, ordinal, sealed)
     categories = facts.get("scope", {}).get("categories")
+    known = tuple(dict.fromkeys(identities)) if len(identities) > 1 else (*identities,)
     return Opened(
         key,
-        tuple(dict.fromkeys(identities)) if len(identities) > 1 else (*identities,),
+        known,
+        _told(known),
         facts.get("corrections", {}),
         frozenset(facts.get("purposes", ())),
         frozenset(categories) if categories else None,
@@ -180,8 +185,21 @@ def _opened(request: UUID, key: RequestKey, payload: bytes, findings: Sequence[t
 
 
 def _and_found(opened: Opened, ordinal: int, sealed: bytes) -> Opened:
-    identities = (*opened.identities, *_found(opened.key, ordinal, sealed))
-    return replace(opened, identities=tuple(dict.fromkeys(identities)), findings=opened.findings | {ordinal})
+    identities = tuple(dict.fromkeys((*opened.identities, *_found(opened.key, ordinal, sealed))))
+    return Opened(
+        opened.key,
+        identities,
+        _told(identities),
+        opened.corrections,
+        opened.purposes,
+        opened.categories,
+        opened.effects,
+        opened.findings | {ordinal},
+    )
+
+
+def _told(identities: Iterable[Identity]) -> tuple[contract.Identity, ...]:
+    return tuple([contract.Identity(i.type, i.value, i.format) for i in identities])
 
 
 def _found(key: RequestKey, ordinal: int, sealed: bytes) -> list[Identity]:

@@ -14,8 +14,10 @@ from typing import Any, cast
 
 import psycopg
 from psycopg.pq import PipelineStatus
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, dialect
+
+from orchestrator.store import arrays
 
 Row = Mapping[str, Any]
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
@@ -145,9 +147,9 @@ def _columns(
             same.add(column)
             values[column] = _cell(kind, cells[0])
         elif isinstance(kind, (JSONB, ARRAY)):
-            values[column] = [_cell(kind, cell) for cell in cells]
+            values[column] = arrays.packed(Text, [_cell(kind, cell) for cell in cells])
         else:
-            values[column] = cells
+            values[column] = arrays.packed(type(kind), cells)
     return values, frozenset(same)
 
 

@@ -6,15 +6,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
 
-from orchestrator.core.commands import Record
+from orchestrator.core.commands import Command, Record
 from orchestrator.core.model import Run
 from orchestrator.privacy import audit
-from orchestrator.store import bulk, tables
+from orchestrator.store import arrays, bulk, tables
 from orchestrator.store.rows import STEP, from_new_step, from_step, to_run
 
 _SPELT_OUT = 1e16
@@ -50,13 +51,14 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A run before and after, and what is to be recorded of it."""
+    """A run before and after, and what follows."""
 
     header: Header
     before: Run | None
     """``None``: it is new."""
     after: Run
-    records: tuple[Record, ...] = ()
+    commands: Sequence[Command] = ()
+    """What the core wants recorded, and told."""
     turn: timedelta = timedelta()
     """New runs: how far they stand back behind other sources' (``turns``)."""
 
@@ -103,16 +105,16 @@ def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True, remembered:
     knows nothing of its request. ``ready``: keep claims off what is ready as well, for it may be changed. Where it is
     not, a step that is read as ready may be running meanwhile, and what is ``remembered`` need not be read.
     """
-    wanted = sorted(set(ids))
+    wanted = sorted(set(ids), key=_INT)
     known: dict[UUID, Stored] = {}
     if not ready and remembered.stored:
         with bulk.together(tx):
-            locked, clock = bulk.send(tx, _LOCK_KNOWN, {"ids": wanted}), bulk.send(tx, _CLOCK)
+            locked, clock = bulk.send(tx, _LOCK_KNOWN, {"ids": arrays.ids(wanted)}), bulk.send(tx, _CLOCK)
         rows = locked.fetchall()
         known = {id_: remembered.stored[id_] for id_, by in rows if by == remembered.by and id_ in remembered.stored}
         if len(known) == len(rows):
             return Locked(known, clock.fetchall()[0][0])
-    unknown = {"ids": [id_ for id_ in wanted if id_ not in known]}
+    unknown = {"ids": arrays.ids([id_ for id_ in wanted if id_ not in known])}
     with bulk.together(tx):
         locked = bulk.send(tx, _LOCK_REQUESTS, unknown)
         if ready:
@@ -125,6 +127,8 @@ def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True, remembered:
     return Locked({id_: known[id_] for id_ in wanted if id_ in known}, clock.fetchall()[0][0])
 
 
+_INT = attrgetter("int")
+"""Ids in order: the same order as theirs, without asking each of them."""
 _HEADER = len(Header._fields)
 _LOCK_KNOWN = "SELECT id, xmin::text FROM request WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE"
 _LOCK_REQUESTS = f"""
@@ -154,7 +158,11 @@ def save(tx: Connection, changes: Sequence[Change], chained: Chained, lease: tim
     new = [c for c in changes if c.before is None]
     bulk.insert(tx, tables.request, [_new_request(c, moment, heads[c.header.id]) for c in new])
     bulk.insert(tx, tables.step, _new_steps(new))
-    old = [c for c in changes if c.before is not None and (c.records or c.after != c.before)]
+    old = [
+        c
+        for c in changes
+        if c.before is not None and (heads[c.header.id][0] != c.header.audit_seq or c.after != c.before)
+    ]
     bulk.update(tx, tables.request, ("id",), [_request(c, moment, heads[c.header.id]) for c in old])
     steps = _changed_steps(old, moment + lease)
     bulk.update(tx, tables.step, ("request_id", "ordinal"), steps, also=", changed_at = now()")
@@ -239,13 +247,16 @@ def chain(changes: Sequence[Change], moment: datetime) -> Chained:
     known: dict[int, tuple[Any, audit.Form]] = {}  # by the identity of records, which many requests share
     for change in changes:
         id_, seq, head = change.header.id, change.header.audit_seq, change.header.audit_head
-        for record in change.records:
+        name = str(id_)
+        for record in change.commands:
+            if not isinstance(record, Record):
+                continue
             if id(record) not in known:
                 facts = _as_stored(dict(record.facts))
                 known[id(record)] = bulk.encoded(facts), audit.Form(_entry(moment, record.what, record.ordinal, facts))
             stored, form = known[id(record)]
             seq += 1
-            head = form.link(head, str(id_), seq)
+            head = form.link(head, name, seq)
             rows.append(
                 {
                     "request_id": id_,

@@ -7,25 +7,34 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, text
 
+from orchestrator.core.model import Run
 from orchestrator.core.vocabulary import StepState
 from orchestrator.store.runs import Change
 
 ADMITTED = "admitted"
+PARKED = StepState.PARKED
 
 
 def count(tx: Connection, changes: Sequence[Change]) -> None:
     """Count what these changes admit, close, park and unpark, in the transaction that does it."""
     counts: Counter[tuple[str, str]] = Counter()
     parked: Counter[str] = Counter()
+    went: Counter[tuple[int, int]] = Counter()  # runs that went the same way share their steps
+    ways: dict[tuple[int, int], tuple[Run, Run]] = {}
     for change in changes:
-        if change.before is None:
-            counts[str(change.after.right), ADMITTED] += 1
-        if change.after.resolution is not None and (change.before is None or change.before.open):
-            counts[str(change.after.right), str(change.after.resolution)] += 1
-        if change.before is not None:  # a step is never parked from the beginning
-            for before, after in zip(change.before.steps, change.after.steps, strict=True):
-                if before is not after:
-                    parked[after.system] += (after.state is StepState.PARKED) - (before.state is StepState.PARKED)
+        before, after = change.before, change.after
+        if before is None:
+            counts[str(after.right), ADMITTED] += 1
+        if after.resolution is not None and (before is None or before.open):
+            counts[str(after.right), str(after.resolution)] += 1
+        if before is not None:  # a step is never parked from the beginning
+            way = id(before.steps), id(after.steps)
+            went[way] += 1
+            ways[way] = before, after
+    for way, (before, after) in ways.items():
+        for one, other in zip(before.steps, after.steps, strict=True):
+            if one is not other:
+                parked[other.system] += went[way] * ((other.state is PARKED) - (one.state is PARKED))
     if counts:
         keys = sorted(counts)  # everybody in the same order: nobody waits in a circle
         values = {"rights": [k[0] for k in keys], "whats": [k[1] for k in keys], "ns": [counts[k] for k in keys]}
