@@ -334,13 +334,8 @@ class Execute:
                 if result.found:
                     found = results.new_identities(result.found, item.opened.identities)
                     finding = self._secrets.seal_finding(item.opened.key, one.request, ordinal, found)
-                artifact = call.finish(item.task, system.name, one)
-                return Happening(
-                    one.request,
-                    ev.Finished(ordinal, one.token, core.result(result)),
-                    finding=finding,
-                    artifact=artifact,
-                )
+                event = ev.Finished(ordinal, one.token, core.result(result))
+                return Happening(one.request, event, finding, call.finish(item.task, system.name, one))
             case contract.Pending():
                 until = NEVER if result.poll_after is None else datetime.now(UTC) + result.poll_after
                 handle = core.scrub.json(dict(result.handle))

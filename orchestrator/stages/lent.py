@@ -66,6 +66,8 @@ class Lent:
 
     def finish(self, task: contract.Task, system: str, one: Claimed) -> dict[str, Any] | None:
         """The artifact row of what a task left, if anything."""
+        if not (self._writers or self._deposits):
+            return None
         writer = self._writers.pop(task.key, None)
         artifact = writer.finish() if writer is not None else self._deposits.pop(task.key, None)
         if artifact is None:

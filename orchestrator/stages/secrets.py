@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from sqlalchemy import Connection, select
 
 from connectors import contract
@@ -23,7 +22,6 @@ PAYLOAD = "payload"
 FINDING = "finding"
 EFFECTS = "effects"
 """Beside a request's facts: what the idempotency keys of its effects begin with."""
-_to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -67,14 +65,14 @@ class Secrets:
     def seal(self, request: UUID, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The ``request_secret`` row of new facts, under a new key."""
         key, wrapped = self._vault.new_request_key(str(request))
-        payload = key.seal(_to_json(facts).encode(), PAYLOAD)
+        payload = key.seal(to_json(facts), PAYLOAD)
         return {"request_id": request, "wrapped_key": wrapped, "payload": payload}
 
     @staticmethod
     def seal_finding(key: RequestKey, request: UUID, ordinal: int, found: Sequence[Identity]) -> dict[str, Any]:
         """The ``finding`` row of identities that a discover step found."""
-        text = json.dumps([[i.type, i.value, i.format] for i in found], ensure_ascii=False)
-        return {"request_id": request, "ordinal": ordinal, "sealed": key.seal(text.encode(), f"{FINDING}/{ordinal}")}
+        text = to_json([[i.type, i.value, i.format] for i in found])
+        return {"request_id": request, "ordinal": ordinal, "sealed": key.seal(text, f"{FINDING}/{ordinal}")}
 
     def key(self, tx: Connection, request: UUID) -> RequestKey:
         """A request's key. Raises ``VaultError`` when it was shredded."""

@@ -104,7 +104,11 @@ def packed(kind: type[Any], values: Sequence[Any]) -> Any:
         written = write(values)
     except (AttributeError, TypeError, struct.error):
         nulls = 1
-        written = b"".join([_NULL if value is None else write((value,)) for value in values])
+        known = {id(None): _NULL}  # most that are equal are the same value, and that is told without looking into it
+        for value in values:
+            if id(value) not in known:
+                known[id(value)] = write((value,))
+        written = b"".join([known[id(value)] for value in values])
     return its(struct.pack(">iiIii", 1, nulls, element, len(values), 1) + written)
 
 

@@ -6,13 +6,14 @@ way most columns say the same in every row: those go over the wire once, as a va
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from operator import itemgetter
 from typing import Any, cast
 
 import psycopg
+import pydantic_core
 from psycopg.pq import PipelineStatus
 from sqlalchemy import Connection, Table, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, dialect
@@ -20,12 +21,17 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, dialect
 from orchestrator.store import arrays
 
 Row = Mapping[str, Any]
+Columns = Mapping[str, Sequence[Any]]
+"""Rows as their columns: of many that say the same, a column is made in one go."""
 _DIALECT = dialect()  # type: ignore[no-untyped-call]
 _MANY = 16
 """Rows from which on it is looked whether a column says the same in all: with fewer, more statements to prepare than
 bytes to save. One alone is looked at as well: making arrays of one costs more than all else."""
-to_json = json.JSONEncoder(default=str, separators=(",", ":")).encode
-"""A value as ``jsonb`` takes it; made once, for making an encoder costs more than encoding a small value."""
+
+
+def to_json(value: Any) -> str:
+    """A value as ``jsonb`` takes it; what JSON does not know is told in words."""
+    return pydantic_core.to_json(value, fallback=str).decode()
 
 
 class _Encoded(str):
@@ -65,28 +71,45 @@ def _driver(tx: Connection) -> psycopg.Connection[Any]:
     return cast("psycopg.Connection[Any]", tx.connection.driver_connection)
 
 
+def by_column(rows: Sequence[Row]) -> Columns:
+    """Rows that all have the same columns, two at least, as those columns."""
+    if not rows:
+        return {}
+    names = tuple(rows[0])
+    return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True))
+
+
 def insert(
-    tx: Connection, table: Table, rows: Sequence[Row], *, ignore: str = "", returning: str = "", then: str = ""
+    tx: Connection,
+    table: Table,
+    rows: Sequence[Row] | Columns,
+    *,
+    ignore: str = "",
+    returning: str = "",
+    then: str = "",
 ) -> list[Any]:
-    """Insert rows that all have the same columns.
+    """Insert rows that all have the same columns, two at least.
 
     ``ignore``: conflict target whose repeats are left out; ``returning``: columns to give back of those inserted.
     ``then``: SQL that follows in the same statement, with those columns as ``new``; it gives nothing back.
     """
-    if not rows:
+    columns = rows if isinstance(rows, Mapping) else by_column(rows)
+    if not columns:
         return []
-    columns = tuple(rows[0])
-    values, same = _columns(table, columns, rows, columns[:1])
-    answer = send(tx, _insert(table, columns, same, ignore, returning, then), values)
+    names = tuple(columns)
+    values, same = _values(table, columns, names[:1])
+    answer = send(tx, _insert(table, names, same, ignore, returning, then), values)
     return answer.fetchall() if returning and not then else []
 
 
-def update(tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[Row], *, also: str = "") -> None:
+def update(
+    tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[Row] | Columns, *, also: str = ""
+) -> None:
     """Update rows by key; every row has the same columns, keys among them. ``also``: further SQL assignments."""
-    if rows:
-        columns = tuple(rows[0])
-        values, same = _columns(table, columns, rows, keys)
-        send(tx, _update(table, keys, columns, same, also), values)
+    columns = rows if isinstance(rows, Mapping) else by_column(rows)
+    if columns:
+        values, same = _values(table, columns, keys)
+        send(tx, _update(table, keys, tuple(columns), same, also), values)
 
 
 @cache
@@ -132,18 +155,13 @@ def _sql_type(table: Table, column: str) -> str:
     return str(table.c[column].type.compile(_DIALECT)).lower()
 
 
-def _columns(
-    table: Table, columns: tuple[str, ...], rows: Sequence[Row], keys: tuple[str, ...]
-) -> tuple[dict[str, Any], frozenset[str]]:
+def _values(table: Table, columns: Columns, keys: tuple[str, ...]) -> tuple[dict[str, Any], frozenset[str]]:
     """What goes over the wire for each column, and which columns say the same in all rows (never ``keys``)."""
     values: dict[str, Any] = {}
     same: set[str] = set()
-    for column in columns:
-        cells = [row[column] for row in rows]
-        kind = table.c[column].type
-        if column not in keys and (
-            len(rows) == 1 or (len(rows) >= _MANY and cells[0] == cells[-1] and cells.count(cells[0]) == len(cells))
-        ):
+    for column, cells in columns.items():
+        kind, n = table.c[column].type, len(cells)
+        if column not in keys and (n == 1 or (n >= _MANY and cells[0] == cells[-1] and cells.count(cells[0]) == n)):
             same.add(column)
             values[column] = _cell(kind, cells[0])
         elif isinstance(kind, (JSONB, ARRAY)):

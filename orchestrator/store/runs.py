@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import repeat
 from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -82,7 +85,7 @@ NONE = Remembered("", {})
 class Chained:
     """What is to be written of some changes' audit."""
 
-    rows: Sequence[Mapping[str, Any]]
+    rows: bulk.Columns
     heads: Mapping[UUID, tuple[int, bytes]]
     """Request → number and hash of its last entry."""
     moment: datetime
@@ -130,6 +133,8 @@ def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True, remembered:
 _INT = attrgetter("int")
 """Ids in order: the same order as theirs, without asking each of them."""
 _HEADER = len(Header._fields)
+_WRITTEN_ONCE = [name for name in Header._fields if name not in {"id", "audit_seq", "audit_head"}]
+_ENTRY = ("request_id", "seq", "at", "what", "ordinal", "facts", "hash")
 _LOCK_KNOWN = "SELECT id, xmin::text FROM request WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE"
 _LOCK_REQUESTS = f"""
 SELECT {", ".join(f'"{name}"' for name in Header._fields)}, deadline, paused, stopping, stop_reason, resolution
@@ -156,93 +161,83 @@ def save(tx: Connection, changes: Sequence[Change], chained: Chained, lease: tim
     """
     moment, heads = chained.moment, chained.heads
     new = [c for c in changes if c.before is None]
-    bulk.insert(tx, tables.request, [_new_request(c, moment, heads[c.header.id]) for c in new])
+    bulk.insert(tx, tables.request, _new_requests(new, chained))
     bulk.insert(tx, tables.step, _new_steps(new))
     old = [
         c
         for c in changes
         if c.before is not None and (heads[c.header.id][0] != c.header.audit_seq or c.after != c.before)
     ]
-    bulk.update(tx, tables.request, ("id",), [_request(c, moment, heads[c.header.id]) for c in old])
+    bulk.update(tx, tables.request, ("id",), _requests(old, chained))
     steps = _changed_steps(old, moment + lease)
     bulk.update(tx, tables.step, ("request_id", "ordinal"), steps, also=", changed_at = now()")
     bulk.insert(tx, tables.audit, chained.rows)
 
 
-def _new_steps(new: Sequence[Change]) -> list[dict[str, Any]]:
-    rows: dict[int, dict[str, Any]] = {}  # by the identity of steps, which equal requests share
+def _new_steps(new: Sequence[Change]) -> bulk.Columns:
+    ways: dict[int, list[Change]] = defaultdict(list)  # equal requests share their steps
     for change in new:
-        for step in change.after.steps:
-            if id(step) not in rows:
-                rows[id(step)] = from_new_step(step)
-    return [
-        {
-            "request_id": c.header.id,
-            **rows[id(step)],
-            "deadline": c.after.deadline,
-            "rank": c.after.deadline + c.turn,
-        }
-        for c in new
-        for step in c.after.steps
-    ]
+        ways[id(change.after.steps)].append(change)
+    columns: dict[str, list[Any]] = defaultdict(list)
+    for its in ways.values():
+        rows = bulk.by_column([from_new_step(step) for step in its[0].after.steps])
+        _repeat(columns, rows, its)
+        every = range(len(rows["ordinal"]))
+        columns["deadline"] += [c.after.deadline for c in its for _ in every]
+        columns["rank"] += [rank for c in its for rank in repeat(c.after.deadline + c.turn, len(every))]
+    return columns
 
 
-def _changed_steps(old: Sequence[Change], until: datetime) -> list[dict[str, Any]]:
-    known: dict[
-        tuple[int, int], list[dict[str, Any]]
-    ] = {}  # by identity: runs that went the same way share their steps
-    rows: list[dict[str, Any]] = []
+def _changed_steps(old: Sequence[Change], until: datetime) -> bulk.Columns:
+    ways: dict[tuple[int, int], list[Change]] = defaultdict(list)  # runs that went the same way share their steps
     for change in old:
-        before, after = change.before.steps if change.before else (), change.after.steps
-        changed = known.get((id(before), id(after)))
-        if changed is None:
-            pairs = zip(before, after, strict=True)
-            changed = known[id(before), id(after)] = [from_step(b, until) for a, b in pairs if a is not b and a != b]
-        rows += [{"request_id": change.header.id, **row} for row in changed]
-    return rows
+        ways[id(change.before and change.before.steps), id(change.after.steps)].append(change)
+    columns: dict[str, list[Any]] = defaultdict(list)
+    for its in ways.values():
+        before, after = its[0].before, its[0].after
+        pairs = zip(before.steps if before else (), after.steps, strict=True)
+        _repeat(columns, bulk.by_column([from_step(b, until) for a, b in pairs if a is not b and a != b]), its)
+    return columns
 
 
-def _new_request(change: Change, moment: datetime, head: tuple[int, bytes]) -> dict[str, Any]:
-    header, run = change.header, change.after
+def _repeat(columns: dict[str, list[Any]], rows: bulk.Columns, its: Sequence[Change]) -> None:
+    """Add the rows of a way for each request that went it."""
+    if rows:
+        n = len(rows["ordinal"])
+        columns["request_id"] += [id_ for c in its for id_ in repeat(c.header.id, n)]
+        for name, cells in rows.items():
+            columns[name] += tuple(cells) * len(its)
+
+
+def _new_requests(new: Sequence[Change], chained: Chained) -> bulk.Columns:
+    headers = [c.header for c in new]
+    once = {name: [getattr(h, name) for h in headers] for name in _WRITTEN_ONCE}
+    return {**_requests(new, chained), **once} if new else {}
+
+
+def _requests(changes: Sequence[Change], chained: Chained) -> bulk.Columns:
+    """What changes in a request's life."""
+    if not changes:
+        return {}
+    runs, moment, keep = [c.after for c in changes], chained.moment, lru_cache(timedelta)
+    heads = [chained.heads[run.request] for run in runs]
     return {
-        "id": header.id,
-        "right": header.right,
-        "regulation": header.regulation,
-        "source": header.source,
-        "message_id": header.message_id,
-        "workflow": header.workflow,
-        "workflow_version": header.workflow_version,
-        "keep_days": header.keep_days,
-        "reply_to": header.reply_to,
-        "correlation_id": header.correlation_id,
-        "traceparent": header.traceparent,
-        "received_at": header.received_at,
-        "deadline": run.deadline,
-        **_mutable(run, header, moment),
-        "audit_seq": head[0],
-        "audit_head": head[1],
-    }
-
-
-def _request(change: Change, moment: datetime, head: tuple[int, bytes]) -> dict[str, Any]:
-    row = {"id": change.header.id, "deadline": change.after.deadline, **_mutable(change.after, change.header, moment)}
-    return {**row, "audit_seq": head[0], "audit_head": head[1]}
-
-
-def _mutable(run: Run, header: Header, moment: datetime) -> dict[str, Any]:
-    return {
-        "paused": run.paused,
-        "stopping": run.stopping,
-        "stop_reason": run.stop_reason,
-        "resolution": run.resolution,
-        "closed_at": None if run.open else moment,
-        "shred_at": None if run.open else moment + timedelta(days=header.keep_days),
+        "id": [run.request for run in runs],
+        "deadline": [run.deadline for run in runs],
+        "paused": [run.paused for run in runs],
+        "stopping": [run.stopping for run in runs],
+        "stop_reason": [run.stop_reason for run in runs],
+        "resolution": [run.resolution for run in runs],
+        "closed_at": [None if run.resolution is None else moment for run in runs],
+        "shred_at": [None if c.after.resolution is None else moment + keep(c.header.keep_days) for c in changes],
+        "audit_seq": [seq for seq, _ in heads],
+        "audit_head": [head for _, head in heads],
     }
 
 
 def chain(changes: Sequence[Change], moment: datetime) -> Chained:
     """The audit entries of changes, linked."""
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     heads: dict[UUID, tuple[int, bytes]] = {}
     known: dict[int, tuple[Any, audit.Form]] = {}  # by the identity of records, which many requests share
     for change in changes:
@@ -257,19 +252,9 @@ def chain(changes: Sequence[Change], moment: datetime) -> Chained:
             stored, form = known[id(record)]
             seq += 1
             head = form.link(head, name, seq)
-            rows.append(
-                {
-                    "request_id": id_,
-                    "seq": seq,
-                    "at": moment,
-                    "what": record.what,
-                    "ordinal": record.ordinal,
-                    "facts": stored,
-                    "hash": head,
-                }
-            )
+            rows.append((id_, seq, moment, record.what, record.ordinal, stored, head))
         heads[id_] = (seq, head)
-    return Chained(rows, heads, moment)
+    return Chained(dict(zip(_ENTRY, zip(*rows, strict=True), strict=True)) if rows else {}, heads, moment)
 
 
 def _as_stored(value: Any) -> Any:
