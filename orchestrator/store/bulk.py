@@ -79,6 +79,19 @@ def insert(
     return answer.fetchall() if returning and not then else []
 
 
+def insert_each(tx: Connection, table: Table, ones: Sequence[tuple[int, Row]], ways: Sequence[tuple[int, Row]]) -> None:
+    """Insert for each of ``ones`` the rows of its way, given by its number: columns of both make a row.
+
+    What many have in common goes over the wire once, and the server multiplies.
+    """
+    if ones and ways:
+        mine, common = tuple(ones[0][1]), tuple(ways[0][1])
+        values = _columns(table, mine, [row for _, row in ones], mine)[0]
+        values |= _columns(table, common, [row for _, row in ways], common)[0]
+        numbers = {"its_way": [way for way, _ in ones], "way": [way for way, _ in ways]}
+        send(tx, _insert_each(table, mine, common), values | numbers)
+
+
 def update(tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[Row], *, also: str = "") -> None:
     """Update rows by key; every row has the same columns, keys among them. ``also``: further SQL assignments."""
     if rows:
@@ -98,6 +111,17 @@ def _insert(
     back = f" RETURNING {returning}" if returning else ""
     statement = f'INSERT INTO "{table.name}" ({names}) SELECT {values} FROM {source}{conflict}{back}'  # noqa: S608 - names of our own tables only
     return f"WITH new AS ({statement}){then}" if then else statement
+
+
+@cache
+def _insert_each(table: Table, mine: tuple[str, ...], common: tuple[str, ...]) -> str:
+    names = ", ".join(f'"{c}"' for c in mine + common)
+    values = ", ".join([*(f'o."{c}"' for c in mine), *(_value(table, c, frozenset()) for c in common)])
+    ones, ways = (", ".join(f"CAST(%({c})s AS {_wire(table, c)}[])" for c in columns) for columns in (mine, common))
+    own, theirs = (", ".join(f'"{c}"' for c in columns) for columns in (mine, common))
+    return f"""INSERT INTO "{table.name}" ({names}) SELECT {values}
+FROM unnest(CAST(%(its_way)s AS integer[]), {ones}) AS o(way, {own})
+JOIN unnest(CAST(%(way)s AS integer[]), {ways}) AS u(way, {theirs}) ON u.way = o.way"""  # noqa: S608 - names of our own tables only
 
 
 @cache

@@ -153,7 +153,7 @@ def save(tx: Connection, changes: Sequence[Change], chained: Chained, lease: tim
     moment, heads = chained.moment, chained.heads
     new = [c for c in changes if c.before is None]
     bulk.insert(tx, tables.request, [_new_request(c, moment, heads[c.header.id]) for c in new])
-    bulk.insert(tx, tables.step, _new_steps(new))
+    _insert_steps(tx, new)
     old = [c for c in changes if c.before is not None and (c.records or c.after != c.before)]
     bulk.update(tx, tables.request, ("id",), [_request(c, moment, heads[c.header.id]) for c in old])
     steps = _changed_steps(old, moment + lease)
@@ -161,22 +161,19 @@ def save(tx: Connection, changes: Sequence[Change], chained: Chained, lease: tim
     bulk.insert(tx, tables.audit, chained.rows)
 
 
-def _new_steps(new: Sequence[Change]) -> list[dict[str, Any]]:
-    rows: dict[int, dict[str, Any]] = {}  # by the identity of steps, which equal requests share
+def _insert_steps(tx: Connection, new: Sequence[Change]) -> None:
+    """Equal requests share the steps they begin with."""
+    numbers: dict[int, int] = {}  # by the identity of steps
+    steps: list[tuple[int, Mapping[str, Any]]] = []
+    requests: list[tuple[int, Mapping[str, Any]]] = []
     for change in new:
-        for step in change.after.steps:
-            if id(step) not in rows:
-                rows[id(step)] = from_new_step(step)
-    return [
-        {
-            "request_id": c.header.id,
-            **rows[id(step)],
-            "deadline": c.after.deadline,
-            "rank": c.after.deadline + c.turn,
-        }
-        for c in new
-        for step in c.after.steps
-    ]
+        run, way = change.after, id(change.after.steps)
+        if way not in numbers:
+            numbers[way] = len(numbers)
+            steps += [(numbers[way], from_new_step(step)) for step in run.steps]
+        own = {"request_id": change.header.id, "deadline": run.deadline, "rank": run.deadline + change.turn}
+        requests.append((numbers[way], own))
+    bulk.insert_each(tx, tables.step, requests, steps)
 
 
 def _changed_steps(old: Sequence[Change], until: datetime) -> list[dict[str, Any]]:
