@@ -6,7 +6,7 @@ way most columns say the same in every row: those go over the wire once, as a va
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from operator import itemgetter
@@ -15,7 +15,7 @@ from typing import Any, cast
 import psycopg
 import pydantic_core
 from psycopg.pq import PipelineStatus
-from sqlalchemy import Connection, Table, Text
+from sqlalchemy import Connection, Integer, Table, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, dialect
 
 from orchestrator.store import arrays
@@ -102,6 +102,50 @@ def insert(
     return answer.fetchall() if returning and not then else []
 
 
+class Ways:
+    """Rows that many things have in common: they go over the wire once, and the server multiplies."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self._numbers: dict[Hashable, int] = {}
+        self.rows: list[Row] = []
+        self.way: list[int] = []
+        """Of each row."""
+        self.its_way: list[int] = []
+        """Of each thing."""
+
+    def add(self, key: Hashable, rows: Callable[[], Iterable[Row]]) -> bool:
+        """Add a thing that goes this way; whether it has any rows. ``rows``: asked for once."""
+        if key not in self._numbers:
+            new = list(rows())
+            self._numbers[key] = len(self._numbers) if new else -1
+            self.rows += new
+            self.way += [self._numbers[key]] * len(new)
+        way = self._numbers[key]
+        if way >= 0:
+            self.its_way.append(way)
+        return way >= 0
+
+
+def insert_each(tx: Connection, table: Table, ones: Columns, ways: Ways) -> None:
+    """Insert for each thing the rows of its way. ``ones``: the columns in which things differ, in order."""
+    if ways.its_way:
+        common = by_column(ways.rows)
+        send(tx, _insert_each(table, tuple(ones), tuple(common)), _each(table, ones, common, ways))
+
+
+def update_each(tx: Connection, table: Table, ones: Columns, key: str, ways: Ways, *, also: str = "") -> None:
+    """Update for each thing the rows of its way, found by what is its own (``ones``) and by ``key``."""
+    if ways.its_way:
+        common = by_column(ways.rows)
+        send(tx, _update_each(table, tuple(ones), key, tuple(common), also), _each(table, ones, common, ways))
+
+
+def _each(table: Table, ones: Columns, common: Columns, ways: Ways) -> dict[str, Any]:
+    numbers = {"its_way": arrays.packed(Integer, ways.its_way), "way": arrays.packed(Integer, ways.way)}
+    return {**numbers, **{name: _array(table, name, cells) for name, cells in (*ones.items(), *common.items())}}
+
+
 def update(
     tx: Connection, table: Table, keys: tuple[str, ...], rows: Sequence[Row] | Columns, *, also: str = ""
 ) -> None:
@@ -123,6 +167,39 @@ def _insert(
     back = f" RETURNING {returning}" if returning else ""
     statement = f'INSERT INTO "{table.name}" ({names}) SELECT {values} FROM {source}{conflict}{back}'  # noqa: S608 - names of our own tables only
     return f"WITH new AS ({statement}){then}" if then else statement
+
+
+@cache
+def _insert_each(table: Table, mine: tuple[str, ...], common: tuple[str, ...]) -> str:
+    names = ", ".join(f'"{c}"' for c in mine + common)
+    values = ", ".join([*(f'o."{c}"' for c in mine), *(f'u."{c}"' for c in common)])
+    ways, ones = _ways(table, common), _ones(table, mine)
+    return f'{ways} INSERT INTO "{table.name}" ({names}) SELECT {values} FROM {ones} JOIN u ON u.way = o.way'  # noqa: S608 - names of our own tables only
+
+
+@cache
+def _update_each(table: Table, mine: tuple[str, ...], key: str, common: tuple[str, ...], also: str) -> str:
+    changes = ", ".join(f'"{c}" = u."{c}"' for c in common if c != key)
+    where = " AND ".join(f't."{c}" = o."{c}"' for c in mine)
+    where += f' AND t."{key}" = u."{key}"'
+    ways, ones = _ways(table, common), _ones(table, mine)
+    return f'{ways} UPDATE "{table.name}" AS t SET {changes}{also} FROM {ones} JOIN u ON u.way = o.way WHERE {where}'  # noqa: S608 - names of our own tables only
+
+
+def _ways(table: Table, common: tuple[str, ...]) -> str:
+    """Read once, whatever is joined to it: JSON is parsed there."""
+    names = ", ".join(f'"{c}"' for c in common)
+    values = ", ".join(f'{_value(table, c, frozenset())} AS "{c}"' for c in common)
+    arrays = ", ".join(f"CAST(%({c})s AS {_wire(table, c)}[])" for c in common)
+    return f"""WITH u AS MATERIALIZED (
+    SELECT way, {values} FROM unnest(CAST(%(way)s AS integer[]), {arrays}) AS u(way, {names})
+)"""  # noqa: S608 - names of our own tables only
+
+
+def _ones(table: Table, mine: tuple[str, ...]) -> str:
+    names = ", ".join(f'"{c}"' for c in mine)
+    arrays = ", ".join(f"CAST(%({c})s AS {_wire(table, c)}[])" for c in mine)
+    return f"unnest(CAST(%(its_way)s AS integer[]), {arrays}) AS o(way, {names})"
 
 
 @cache
@@ -164,11 +241,16 @@ def _values(table: Table, columns: Columns, keys: tuple[str, ...]) -> tuple[dict
         if column not in keys and (n == 1 or (n >= _MANY and cells[0] == cells[-1] and cells.count(cells[0]) == n)):
             same.add(column)
             values[column] = _cell(kind, cells[0])
-        elif isinstance(kind, (JSONB, ARRAY)):
-            values[column] = arrays.packed(Text, [_cell(kind, cell) for cell in cells])
         else:
-            values[column] = arrays.packed(type(kind), cells)
+            values[column] = _array(table, column, cells)
     return values, frozenset(same)
+
+
+def _array(table: Table, column: str, cells: Sequence[Any]) -> Any:
+    kind = table.c[column].type
+    if isinstance(kind, (JSONB, ARRAY)):
+        return arrays.packed(Text, [_cell(kind, cell) for cell in cells])
+    return arrays.packed(type(kind), cells)
 
 
 def _cell(kind: Any, value: Any) -> Any:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from itertools import repeat
+from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from orchestrator.core.commands import Command, Record
-from orchestrator.core.model import Run
+from orchestrator.core.model import Run, Step
 from orchestrator.privacy import audit
 from orchestrator.store import arrays, bulk, tables
 from orchestrator.store.rows import STEP, from_new_step, from_step, to_run
@@ -162,51 +160,42 @@ def save(tx: Connection, changes: Sequence[Change], chained: Chained, lease: tim
     moment, heads = chained.moment, chained.heads
     new = [c for c in changes if c.before is None]
     bulk.insert(tx, tables.request, _new_requests(new, chained))
-    bulk.insert(tx, tables.step, _new_steps(new))
+    _insert_steps(tx, new)
     old = [
         c
         for c in changes
         if c.before is not None and (heads[c.header.id][0] != c.header.audit_seq or c.after != c.before)
     ]
     bulk.update(tx, tables.request, ("id",), _requests(old, chained))
-    steps = _changed_steps(old, moment + lease)
-    bulk.update(tx, tables.step, ("request_id", "ordinal"), steps, also=", changed_at = now()")
+    _update_steps(tx, old, moment + lease)
     bulk.insert(tx, tables.audit, chained.rows)
 
 
-def _new_steps(new: Sequence[Change]) -> bulk.Columns:
-    ways: dict[int, list[Change]] = defaultdict(list)  # equal requests share their steps
+def _insert_steps(tx: Connection, new: Sequence[Change]) -> None:
+    """Equal requests share the steps they begin with."""
+    ways = bulk.Ways()
     for change in new:
-        ways[id(change.after.steps)].append(change)
-    columns: dict[str, list[Any]] = defaultdict(list)
-    for its in ways.values():
-        rows = bulk.by_column([from_new_step(step) for step in its[0].after.steps])
-        _repeat(columns, rows, its)
-        every = range(len(rows["ordinal"]))
-        columns["deadline"] += [c.after.deadline for c in its for _ in every]
-        columns["rank"] += [rank for c in its for rank in repeat(c.after.deadline + c.turn, len(every))]
-    return columns
+        ways.add(id(change.after.steps), partial(map, from_new_step, change.after.steps))
+    own = {
+        "request_id": [c.header.id for c in new],
+        "deadline": [c.after.deadline for c in new],
+        "rank": [c.after.deadline + c.turn for c in new],
+    }
+    bulk.insert_each(tx, tables.step, own, ways)
 
 
-def _changed_steps(old: Sequence[Change], until: datetime) -> bulk.Columns:
-    ways: dict[tuple[int, int], list[Change]] = defaultdict(list)  # runs that went the same way share their steps
+def _update_steps(tx: Connection, old: Sequence[Change], until: datetime) -> None:
+    """Runs that went the same way share their steps, before and after."""
+    ways, ids = bulk.Ways(), list[UUID]()
     for change in old:
-        ways[id(change.before and change.before.steps), id(change.after.steps)].append(change)
-    columns: dict[str, list[Any]] = defaultdict(list)
-    for its in ways.values():
-        before, after = its[0].before, its[0].after
-        pairs = zip(before.steps if before else (), after.steps, strict=True)
-        _repeat(columns, bulk.by_column([from_step(b, until) for a, b in pairs if a is not b and a != b]), its)
-    return columns
+        before, after = change.before.steps if change.before else (), change.after.steps
+        if ways.add((id(before), id(after)), partial(_changed, before, after, until)):
+            ids.append(change.header.id)
+    bulk.update_each(tx, tables.step, {"request_id": ids}, "ordinal", ways, also=", changed_at = now()")
 
 
-def _repeat(columns: dict[str, list[Any]], rows: bulk.Columns, its: Sequence[Change]) -> None:
-    """Add the rows of a way for each request that went it."""
-    if rows:
-        n = len(rows["ordinal"])
-        columns["request_id"] += [id_ for c in its for id_ in repeat(c.header.id, n)]
-        for name, cells in rows.items():
-            columns[name] += tuple(cells) * len(its)
+def _changed(before: Sequence[Step], after: Sequence[Step], until: datetime) -> Iterator[dict[str, Any]]:
+    return (from_step(b, until) for a, b in zip(before, after, strict=True) if a is not b and a != b)
 
 
 def _new_requests(new: Sequence[Change], chained: Chained) -> bulk.Columns:

@@ -25,6 +25,24 @@ def test_a_batch_of_messages_becomes_requests_with_their_first_steps_ready(make_
     assert world.broken_links() == {}
 
 
+def test_requests_that_go_several_ways_in_one_batch_each_get_the_steps_of_their_own(make_world: MakeWorld) -> None:
+    world = make_world(system("crm"), system("shop"))
+    asked = [
+        delivery("erasure", "a@example.org"),
+        delivery("access", "b@example.org"),
+        delivery("erasure", "c@example.org", scope={"systems": ["shop"]}),
+        delivery("erasure", "d@example.org"),
+        delivery("access", "e@example.org"),
+    ]
+    alone = [world.states(world.admit(message).accepted[0]) for message in asked]
+    again = [dataclasses.replace(m, body=m.body.replace(b'"id": "', b'"id": "again-')) for m in asked]
+    together = world.admit(*again).accepted
+    assert [world.states(request) for request in together] == alone
+    assert len({tuple(states) for states in alone}) == 3
+    deadlines = "SELECT count(*) FROM step JOIN request r ON r.id = request_id WHERE step.deadline <> r.deadline"
+    assert world.one(deadlines) == 0
+
+
 def test_nothing_personal_is_stored_in_the_clear(make_world: MakeWorld) -> None:
     world = make_world(system("crm"))
     world.ask("rectification", "ada@example.org", corrections={"user.name": "Augusta King"}, requested_by="Mr Babbage")
