@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import Annotated, ClassVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from pydantic_core import to_json
 
 from orchestrator.core.vocabulary import Action, EventKind, Outcome, Resolution, Right
@@ -160,6 +160,15 @@ class Completed(EventData):
     systems: list[SystemReport] = []
 
 
+def written(systems: list[SystemReport]) -> bytes:
+    """The systems of a completion, as JSON."""
+    return _SYSTEMS.dump_json(systems)
+
+
+_SYSTEMS = TypeAdapter(list[SystemReport])
+_WRITTEN = {"systems"}
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where the request came from: what the answer has to carry so that its sender recognises it."""
@@ -212,11 +221,13 @@ def compose(
     origin: Origin,
     dataref: str = "",
     secrets: Sequence[Secret] = (),
+    systems: bytes = b"",
 ) -> Outgoing:
     """The message for an event.
 
     ``source``: the URI of this deployment. ``time``: when it happened, with time zone. ``dataref``: where the package
-    of an access or portability request lies. ``secrets``: signs with each of them; unsigned when empty.
+    of an access or portability request lies. ``secrets``: signs with each of them; unsigned when empty. ``systems``:
+    what a completion has under this name, written already (``written``): most people's requests end alike.
     """
     kind = data.kind
     right = getattr(data, "right", None)
@@ -237,7 +248,10 @@ def compose(
     }
     event = {name: value for name, value in attributes.items() if value}
     # The data as pydantic writes it, behind the attributes: reading it back to write it again would cost twice as much.
-    body = to_json(event)[:-1] + b',"data":' + data.model_dump_json().encode() + b"}"
+    facts = data.model_dump_json(exclude=_WRITTEN if systems else None).encode()
+    if systems:
+        facts = facts[:-1] + b',"systems":' + systems + b"}"
+    body = to_json(event)[:-1] + b',"data":' + facts + b"}"
     return Outgoing(
         body=body,
         headers=sign(body, event_id, time, secrets) if secrets else {},

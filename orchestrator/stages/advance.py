@@ -112,7 +112,7 @@ class Advance:
         if onward and any(s.state is StepState.RUNNING for _, _, steps in found for s in steps):
             claims.extend(tx, onward.tokens.values(), onward.lease)  # part of it passed before we knew
         closed = [id_ for id_, turn in turns.items() if not turn.after.open]
-        firsts, facts = self._ask(tx, counted, closed, found, known)
+        firsts, facts = self._ask(tx, counted, closed, found, known, untouched=locked.untouched)
         if onward and firsts:
             advanced.following = take(found, onward, firsts)
         if advanced.following:
@@ -139,10 +139,13 @@ class Advance:
         closed: Sequence[UUID],
         found: Candidates,
         known: Known,
+        *,
+        untouched: bool,
     ) -> tuple[claims.Firsts | None, Facts]:
         """Write what was found and gathered; who stands first where we would go on, and what is known by now.
 
-        Of requests that may go on, and of those that close, for who was erased is told by all that was found.
+        Of requests that may go on, and of those that close, for who was erased is told by all that was found. Where
+        nobody else has ``untouched`` the requests, nobody else has found anything.
         """
         findings = [h.finding for h in counted if h.finding]
         artifacts = [h.artifact for h in counted if h.artifact]
@@ -154,7 +157,8 @@ class Advance:
             bulk.insert(tx, tables.finding, findings, ignore="request_id, ordinal")
             bulk.insert(tx, tables.artifact, artifacts)
             firsts = claims.ask_firsts(tx, {s.system for _, _, steps in found for s in steps}) if found else None
-            facts = self._secrets.catch_up(tx, opened) if opened else dict
+            new = {f["request_id"] for f in findings} if untouched else opened
+            facts = self._secrets.catch_up(tx, opened, [id_ for id_ in opened if id_ in new])
         return firsts() if firsts else None, facts()
 
     def save(self, tx: Connection, changes: Sequence[runs.Change], moment: datetime) -> Advanced:

@@ -9,7 +9,7 @@ from typing import Any, assert_never
 from uuid import UUID
 
 from orchestrator.core.commands import Announce
-from orchestrator.core.model import Residue, Result, Retention, Run
+from orchestrator.core.model import Residue, Result, Retention, Run, Step
 from orchestrator.core.report import ENGINE_ACTIONS, result_facts
 from orchestrator.core.vocabulary import Action, EventKind, Outcome, Resolution
 from orchestrator.errors import RefusedMessage
@@ -20,8 +20,8 @@ from orchestrator.stages.ids import new_id
 from orchestrator.store.runs import Header
 
 Row = dict[str, Any]
-_REMEMBERED = 4096
-"""Reports of steps."""
+_REMEMBERED, _WAYS = 4096, 256
+"""Reports of steps, and ways on which requests ended, that are remembered."""
 
 
 class Answers:
@@ -30,6 +30,8 @@ class Answers:
     def __init__(self, source: str, secrets: Sequence[Secret] = ()) -> None:
         """``source``: the CloudEvents source of this deployment."""
         self._source, self._secrets = source, tuple(secrets)
+        self._known: dict[int, tuple[tuple[Step, ...], bytes]] = {}
+        """Of steps, by their identity, what was done in them: runs that went the same way share them."""
 
     def announce(self, header: Header, run: Run, announce: Announce, moment: datetime) -> Row:
         """The outbox row of an announcement about a request."""
@@ -38,7 +40,17 @@ class Answers:
         origin = outbound.Origin(
             header.source, header.message_id, header.correlation_id or "", header.traceparent or ""
         )
-        return self._row(data, origin, moment, header.reply_to, header.id, dataref)
+        systems = self._systems(run.steps) if announce.kind is EventKind.COMPLETED else b""
+        return self._row(data, origin, moment, header.reply_to, header.id, dataref, systems)
+
+    def _systems(self, steps: tuple[Step, ...]) -> bytes:
+        known = self._known.get(id(steps))
+        if known is None:
+            if len(self._known) >= _WAYS:
+                self._known.clear()
+            # The steps are kept with it, so that no others can take their place in memory.
+            known = self._known[id(steps)] = steps, outbound.written(_reports(steps))
+        return known[1]
 
     def refuse(self, error: RefusedMessage, origin: outbound.Origin, reply_to: str, moment: datetime) -> Row:
         """The outbox row that tells a sender why its message was refused."""
@@ -67,7 +79,6 @@ class Answers:
                     received_at=header.received_at,
                     deadline=run.deadline,
                     closed_at=moment,
-                    systems=reports(run),
                 )
             case EventKind.REFUSED:
                 raise AssertionError("a refused message has no run")
@@ -82,6 +93,7 @@ class Answers:
         reply_to: str | None,
         request: UUID | None,
         dataref: str = "",
+        systems: bytes = b"",
     ) -> Row:
         event_id = new_id()
         message = outbound.compose(
@@ -92,6 +104,7 @@ class Answers:
             origin=origin,
             dataref=dataref,
             secrets=self._secrets,
+            systems=systems,
         )
         return {
             "event_id": event_id,
@@ -108,10 +121,10 @@ class Answers:
         }
 
 
-def reports(run: Run) -> list[outbound.SystemReport]:
+def _reports(steps: Sequence[Step]) -> list[outbound.SystemReport]:
     """What was done, system by system."""
     by_system: dict[str, list[outbound.StepReport]] = {}
-    for step in run.steps:
+    for step in steps:
         if step.action not in ENGINE_ACTIONS and step.result is not None:
             by_system.setdefault(step.system, []).append(_report(step.action, step.result))
     return [outbound.SystemReport(system=s, steps=by_system[s]) for s in sorted(by_system)]

@@ -118,9 +118,14 @@ class Secrets:
         return opened
 
     @staticmethod
-    def catch_up(tx: Connection, known: Mapping[UUID, Opened]) -> Callable[[], Facts]:
-        """What is known of requests, with what was found since. It may be read later (``bulk.together``)."""
-        asked = bulk.send(tx, _FOUND, {"ids": arrays.ids(list(known))})
+    def catch_up(tx: Connection, known: Mapping[UUID, Opened], concerned: Sequence[UUID]) -> Callable[[], Facts]:
+        """What is known of requests, with what was found since of those ``concerned``.
+
+        It may be read later (``bulk.together``).
+        """
+        if not concerned:
+            return lambda: known
+        asked = bulk.send(tx, _FOUND, {"ids": arrays.ids(concerned)})
 
         def caught_up() -> Facts:
             facts: dict[UUID, Opened | VaultError] = dict(known)

@@ -21,6 +21,7 @@ from sqlalchemy import BigInteger, Boolean, DateTime, Integer, LargeBinary, Smal
 _REMEMBERED = 10_000
 """Written values that are remembered: moments and small numbers come again and again."""
 _NULL = struct.pack(">i", -1)
+_TRUTHS = {value: struct.pack(">i?", 1, value) for value in (False, True)}
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _length = lru_cache(_REMEMBERED)(struct.Struct(">i").pack)
 
@@ -54,6 +55,10 @@ def _moment(value: datetime) -> bytes:
     return struct.pack(">iq", 8, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
 
 
+def _truths(values: Iterable[bool]) -> bytes:
+    return b"".join(map(_TRUTHS.__getitem__, values))
+
+
 def _numbers(form: str) -> Callable[[Iterable[Any]], bytes]:
     packer = struct.Struct(f">i{form}")
     size = packer.size - 4
@@ -85,7 +90,7 @@ _KINDS = {
     SmallInteger: _kind(1005, 21, _numbers("h")),
     Integer: _kind(1007, 23, _numbers("i")),
     BigInteger: _kind(1016, 20, _numbers("q")),
-    Boolean: _kind(1000, 16, _numbers("?")),
+    Boolean: _kind(1000, 16, _truths),
 }
 
 
@@ -102,7 +107,7 @@ def packed(kind: type[Any], values: Sequence[Any]) -> Any:
     nulls = 0
     try:
         written = write(values)
-    except (AttributeError, TypeError, struct.error):
+    except (AttributeError, KeyError, TypeError, struct.error):
         nulls = 1
         known = {id(None): _NULL}  # most that are equal are the same value, and that is told without looking into it
         for value in values:

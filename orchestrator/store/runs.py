@@ -97,6 +97,8 @@ class Locked:
     """In order of id."""
     moment: datetime
     """By the database's clock, after they were locked."""
+    untouched: bool = False
+    """Whether all are as they were remembered, so that nothing was added to them either."""
 
 
 def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True, remembered: Remembered = NONE) -> Locked:
@@ -104,28 +106,26 @@ def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True, remembered:
 
     A request's row stands for its steps: whoever changes one locks it, but for a claim, which takes a ready step and
     knows nothing of its request. ``ready``: keep claims off what is ready as well, for it may be changed. Where it is
-    not, a step that is read as ready may be running meanwhile, and what is ``remembered`` need not be read.
+    not, a step that is read as ready may be running meanwhile, and if all is as ``remembered`` nothing is read.
     """
     wanted = sorted(set(ids), key=_INT)
-    known: dict[UUID, Stored] = {}
-    if not ready and remembered.stored:
+    asked = {"ids": arrays.ids(wanted)}
+    if not ready and all(id_ in remembered.stored for id_ in wanted):
         with bulk.together(tx):
-            locked, clock = bulk.send(tx, _LOCK_KNOWN, {"ids": arrays.ids(wanted)}), bulk.send(tx, _CLOCK)
-        rows = locked.fetchall()
-        known = {id_: remembered.stored[id_] for id_, by in rows if by == remembered.by and id_ in remembered.stored}
-        if len(known) == len(rows):
-            return Locked(known, clock.fetchall()[0][0])
-    unknown = {"ids": arrays.ids([id_ for id_ in wanted if id_ not in known])}
+            locked, clock = bulk.send(tx, _LOCK_KNOWN, {**asked, "by": remembered.by}), bulk.send(tx, _CLOCK)
+        if locked.fetchall()[0][0] == len(wanted):
+            return Locked({id_: remembered.stored[id_] for id_ in wanted}, clock.fetchall()[0][0], untouched=True)
     with bulk.together(tx):
-        locked = bulk.send(tx, _LOCK_REQUESTS, unknown)
+        locked = bulk.send(tx, _LOCK_REQUESTS, asked)
         if ready:
-            bulk.send(tx, _LOCK_READY, unknown)
-        read, clock = bulk.send(tx, _STEPS, unknown), bulk.send(tx, _CLOCK)
+            bulk.send(tx, _LOCK_READY, asked)
+        read, clock = bulk.send(tx, _STEPS, asked), bulk.send(tx, _CLOCK)
     steps = dict(read.fetchall())
+    stored: dict[UUID, Stored] = {}
     for row in locked.fetchall():
         header = Header(*row[:_HEADER])
-        known[header.id] = Stored(header, to_run(header.id, header.right, row[_HEADER:], steps.get(header.id, ())))
-    return Locked({id_: known[id_] for id_ in wanted if id_ in known}, clock.fetchall()[0][0])
+        stored[header.id] = Stored(header, to_run(header.id, header.right, row[_HEADER:], steps.get(header.id, ())))
+    return Locked(stored, clock.fetchall()[0][0])
 
 
 _INT = attrgetter("int")
@@ -133,7 +133,10 @@ _INT = attrgetter("int")
 _HEADER = len(Header._fields)
 _WRITTEN_ONCE = [name for name in Header._fields if name not in {"id", "audit_seq", "audit_head"}]
 _ENTRY = ("request_id", "seq", "at", "what", "ordinal", "facts", "hash")
-_LOCK_KNOWN = "SELECT id, xmin::text FROM request WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE"
+# How many are as that transaction left them.
+_LOCK_KNOWN = """
+WITH locked AS (SELECT xmin::text AS by FROM request WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE)
+SELECT count(*) FILTER (WHERE by = %(by)s) FROM locked"""
 _LOCK_REQUESTS = f"""
 SELECT {", ".join(f'"{name}"' for name in Header._fields)}, deadline, paused, stopping, stop_reason, resolution
 FROM request WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE"""  # noqa: S608 - our own columns
@@ -176,7 +179,7 @@ def _insert_steps(tx: Connection, new: Sequence[Change]) -> None:
     ways = bulk.Ways()
     for change in new:
         ways.add(id(change.after.steps), partial(map, from_new_step, change.after.steps))
-    own = {
+    own: bulk.Columns = {
         "request_id": [c.header.id for c in new],
         "deadline": [c.after.deadline for c in new],
         "rank": [c.after.deadline + c.turn for c in new],
