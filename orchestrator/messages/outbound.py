@@ -6,7 +6,6 @@ given by the caller and the same for every delivery of one event: receivers may 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -14,6 +13,7 @@ from typing import Annotated, ClassVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import to_json
 
 from orchestrator.core.vocabulary import Action, EventKind, Outcome, Resolution, Right
 from orchestrator.errors import Refusal, RefusedMessage
@@ -36,9 +36,6 @@ __all__ = [
     "compose",
     "refusal",
 ]
-
-
-_to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 class _Part(BaseModel):
@@ -240,7 +237,7 @@ def compose(
     }
     event = {name: value for name, value in attributes.items() if value}
     # The data as pydantic writes it, behind the attributes: reading it back to write it again would cost twice as much.
-    body = _to_json(event)[:-1].encode() + b',"data":' + data.model_dump_json().encode() + b"}"
+    body = to_json(event)[:-1] + b',"data":' + data.model_dump_json().encode() + b"}"
     return Outgoing(
         body=body,
         headers=sign(body, event_id, time, secrets) if secrets else {},

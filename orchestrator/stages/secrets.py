@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 from sqlalchemy import Connection, select
 
 from orchestrator.core.model import Identity
@@ -22,7 +22,6 @@ PAYLOAD = "payload"
 FINDING = "finding"
 EFFECTS = "effects"
 """Beside a request's facts: what the idempotency keys of its effects begin with."""
-_to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -64,7 +63,7 @@ class Secrets:
     def seal(self, request: UUID, facts: Mapping[str, Any]) -> dict[str, Any]:
         """The ``request_secret`` row of new facts, under a new key."""
         key, wrapped = self._vault.new_request_key(str(request))
-        payload = key.seal(_to_json(facts).encode(), PAYLOAD)
+        payload = key.seal(to_json(facts), PAYLOAD)
         return {"request_id": request, "wrapped_key": wrapped, "payload": payload}
 
     @staticmethod
