@@ -301,15 +301,19 @@ class Writer:
         ``properties``: as AMQP names them, and ``headers``, all of them texts. Raises ``ValueError`` for a text that is
         longer than 255 bytes (headers: than 4 GiB), ``KeyError`` for a property that there is no need for here.
         """
-        flags, parts = 0, [b""]
-        for name in sorted(properties, key=_ORDER.__getitem__):
-            if properties[name] is not None:
-                bit, write = _PROPERTIES[name]
+        if not properties.keys() <= _PROPERTIES.keys():
+            raise KeyError(*(properties.keys() - _PROPERTIES.keys()))
+        flags, parts = 0, []
+        for name, (bit, write) in _PROPERTIES.items():
+            value = properties.get(name)
+            if value is not None:
                 flags |= 1 << bit
-                parts.append(write(properties[name]))
-        size = sum(map(len, parts))
-        head = _CONTENT_HEAD.pack(_HEADER, self._channel, 14 + size, _BASIC, 0, len(body), flags)
-        pieces = [head, *parts, _END]
+                parts.append(write(value))
+        text = b"".join(parts)
+        head = _CONTENT_HEAD.pack(_HEADER, self._channel, 14 + len(text), _BASIC, 0, len(body), flags)
+        if 0 < len(body) <= self._most:
+            return b"".join((head, text, _END, _HEAD.pack(_BODY, self._channel, len(body)), body, _END))
+        pieces = [head, text, _END]
         for start in range(0, len(body), self._most):
             piece = body[start : start + self._most]
             pieces += (_HEAD.pack(_BODY, self._channel, len(piece)), piece, _END)
@@ -337,11 +341,17 @@ def _octet(number: int) -> bytes:
     return bytes((number,))
 
 
+@lru_cache(_CACHED)
+def _name(text: str) -> bytes:
+    """The name of a header whose value is a text."""
+    return _short(text) + b"S"
+
+
 def _table(headers: Mapping[str, str]) -> bytes:
     items: list[bytes] = []
     for name, text in headers.items():
         data = text.encode()
-        items += (_short(name), b"S", _LONG.pack(len(data)), data)
+        items += (_name(name), _LONG.pack(len(data)), data)
     table = b"".join(items)
     return _LONG.pack(len(table)) + table
 
@@ -360,7 +370,6 @@ _PROPERTIES: Mapping[str, tuple[int, Callable[[Any], bytes]]] = {
 """Name → its bit among the flags, and how it is written; in the order in which they travel."""
 _KNOWN = sum(1 << bit for bit, _ in _PROPERTIES.values())
 _A_TEXT = ord("S")
-_ORDER = {name: place for place, name in enumerate(_PROPERTIES)}
 
 
 @lru_cache(_CACHED)
