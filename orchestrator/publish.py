@@ -17,7 +17,6 @@ is carried out once. One publisher belongs to one thread.
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from collections import deque
@@ -37,6 +36,7 @@ from kombu.entity import Exchange, Queue
 from kombu.exceptions import KombuError
 from kombu.message import Message
 from kombu.messaging import Consumer
+from pydantic_core import to_json
 
 from orchestrator.confirms import Receipts, Window, window_on
 from orchestrator.core.vocabulary import Right
@@ -68,7 +68,6 @@ WINDOW = 500
 """Requests that are on their way before their confirmations are awaited."""
 _log = logging.getLogger("habeas.publisher")
 _T = TypeVar("_T")
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +183,7 @@ class Publisher:
             "datacontenttype": "application/json",
             "data": data,
         }
-        body = _to_json(event).encode()
+        body = to_json(event)
         properties = {
             "headers": sign(body, message_id, now, self._secrets) if self._secrets else {},
             "content_type": "application/cloudevents+json",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ PACKET = 64 * 1024
 _HEAD = struct.Struct(">BHI")
 _FRAME_END = 0xCE
 _METHOD, _HEADER, _BODY = 1, 2, 3
+_DELIVER = struct.pack(">HH", *Basic.Deliver)
 _UNASKED = {struct.pack(">HH", *method) for method in (Basic.Deliver, Basic.Return, Basic.Ack, Basic.Nack)}
 """Methods that answer nothing."""
 _OVERHEAD = 8
@@ -73,7 +74,27 @@ class _Tls(_Packets, SSLTransport):  # type: ignore[misc]
     pass
 
 
+class _Message(pyamqp.Message):  # type: ignore[misc]
+    """A message as kombu has it, read by our own code; its body is bytes."""
+
+    def __init__(self, channel: Any, where: Mapping[str, Any], properties: Mapping[str, Any], body: bytes) -> None:
+        # What kombu does besides is to unpack and to convert bodies: such messages are read by the driver.
+        self.errors: list[Any] = []
+        self.accept, self._decoded_cache, self._state = None, None, "RECEIVED"
+        self.channel, self.delivery_info, self.delivery_tag = channel, where, where["delivery_tag"]
+        self.properties, self.body = properties, body
+        self.headers = properties.get("application_headers") or {}
+        self.content_type, self.content_encoding = properties.get("content_type"), properties.get("content_encoding")
+
+
+class _Channel(pyamqp.Channel):  # type: ignore[misc]
+    def message_to_python(self, raw_message: Any) -> Any:
+        return raw_message if isinstance(raw_message, _Message) else super().message_to_python(raw_message)
+
+
 class _Connection(pyamqp.Connection):  # type: ignore[misc]
+    Channel = _Channel
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._frames: deque[tuple[int, int, bytes]] = deque()
@@ -101,10 +122,32 @@ class _Connection(pyamqp.Connection):  # type: ignore[misc]
         # Handling one may ask for more, or end the connection: each is taken out first.
         while self._frames:
             frame = self._frames.popleft()
+            if frame[0] == _METHOD and frame[2][:4] == _DELIVER and self._delivered(frame):
+                handled = True
+                continue
             handled |= bool(self.on_inbound_frame(frame))
             if frame[0] == _METHOD and frame[2][:4] not in _UNASKED:
                 break
         return handled
+
+    def _delivered(self, frame: tuple[int, int, bytes]) -> bool:
+        """Hand a message to its consumer, if it is a plain one and all of it is there; else it is the driver's."""
+        if len(self._frames) < 2 or self.channels is None:  # noqa: PLR2004 - what it is about, and its body
+            return False
+        number, head, content = frame[1], self._frames[0], self._frames[1]
+        channel = self.channels.get(number)
+        if head[:2] != (_HEADER, number) or content[:2] != (_BODY, number) or channel is None or channel.is_closing:
+            return False
+        properties = _read_properties(head[2], len(content[2]))
+        where = _read_delivery(frame[2])
+        consumer = channel.callbacks.get(where["consumer_tag"])
+        if properties is None or consumer is None:
+            return False
+        self._frames.popleft()
+        self._frames.popleft()
+        self.bytes_recv += 3  # frames, to the driver
+        consumer(_Message(channel, where, properties, content[2]))
+        return True
 
     def send(self, data: bytes) -> None:
         """Write whole frames. Raises what the driver raises when the connection is gone."""
@@ -168,6 +211,71 @@ def _split(data: bytes, frames: deque[tuple[int, int, bytes]]) -> bytes:
     return data[at:]
 
 
+# Reading messages. ---------------------------------------------------------------------------------------------------
+
+_TAG = struct.Struct(">QB")
+_CONTENT = struct.Struct(">HHQH")
+
+
+def _read_delivery(method: bytes) -> dict[str, Any]:
+    """What the method ``basic.deliver`` says."""
+    consumer, at = _text(method, 4)
+    tag, redelivered = _TAG.unpack_from(method, at)
+    exchange, at = _text(method, at + _TAG.size)
+    return {
+        "consumer_tag": consumer,
+        "delivery_tag": tag,
+        "redelivered": redelivered & 1 == 1,
+        "exchange": exchange,
+        "routing_key": _text(method, at)[0],
+    }
+
+
+def _read_properties(head: bytes, size: int) -> dict[str, Any] | None:
+    """The properties of a plain message whose body has ``size`` bytes; ``None`` for another one.
+
+    Plain: all of its body is there, in UTF-8 or bytes as they are; properties and headers are those that we write.
+    """
+    properties: dict[str, Any] = {}
+    at = _CONTENT.size
+    try:
+        _, _, whole, flags = _CONTENT.unpack_from(head)
+        if whole != size or flags & ~_KNOWN:
+            return None
+        for name, kind in _named(flags):
+            if kind is _short:
+                properties[name], at = _text(head, at)
+            elif kind is _octet:
+                properties[name], at = head[at], at + 1
+            elif kind is _table:
+                properties["application_headers"], at = _texts(head, at)
+            else:
+                properties[name], at = _LONGLONG.unpack_from(head, at)[0], at + 8
+    except (ValueError, IndexError, struct.error):
+        return None  # for the driver to judge
+    plain = at == len(head) and properties.get("content_encoding", "utf-8") == "utf-8"
+    return properties if plain and "compression" not in properties.get("application_headers", ()) else None
+
+
+def _text(data: bytes, at: int) -> tuple[str, int]:
+    until = at + 1 + data[at]
+    return data[at + 1 : until].decode(), until
+
+
+def _texts(data: bytes, at: int) -> tuple[dict[str, str], int]:
+    """A table of texts. Raises ``ValueError`` for one that holds something else."""
+    found: dict[str, str] = {}
+    until = at + 4 + _LONG.unpack_from(data, at)[0]
+    at += 4
+    while at < until:
+        name, at = _text(data, at)
+        if data[at] != _A_TEXT:
+            raise ValueError("not a text")
+        end = at + 5 + _LONG.unpack_from(data, at + 1)[0]
+        found[name], at = data[at + 5 : end].decode(), end
+    return found, until
+
+
 # Writing messages. ---------------------------------------------------------------------------------------------------
 
 SHORT = 255
@@ -193,15 +301,19 @@ class Writer:
         ``properties``: as AMQP names them, and ``headers``, all of them texts. Raises ``ValueError`` for a text that is
         longer than 255 bytes (headers: than 4 GiB), ``KeyError`` for a property that there is no need for here.
         """
-        flags, parts = 0, [b""]
-        for name in sorted(properties, key=_ORDER.__getitem__):
-            if properties[name] is not None:
-                bit, write = _PROPERTIES[name]
+        if not properties.keys() <= _PROPERTIES.keys():
+            raise KeyError(*(properties.keys() - _PROPERTIES.keys()))
+        flags, parts = 0, []
+        for name, (bit, write) in _PROPERTIES.items():
+            value = properties.get(name)
+            if value is not None:
                 flags |= 1 << bit
-                parts.append(write(properties[name]))
-        size = sum(map(len, parts))
-        head = _CONTENT_HEAD.pack(_HEADER, self._channel, 14 + size, _BASIC, 0, len(body), flags)
-        pieces = [head, *parts, _END]
+                parts.append(write(value))
+        text = b"".join(parts)
+        head = _CONTENT_HEAD.pack(_HEADER, self._channel, 14 + len(text), _BASIC, 0, len(body), flags)
+        if 0 < len(body) <= self._most:
+            return b"".join((head, text, _END, _HEAD.pack(_BODY, self._channel, len(body)), body, _END))
+        pieces = [head, text, _END]
         for start in range(0, len(body), self._most):
             piece = body[start : start + self._most]
             pieces += (_HEAD.pack(_BODY, self._channel, len(piece)), piece, _END)
@@ -229,11 +341,17 @@ def _octet(number: int) -> bytes:
     return bytes((number,))
 
 
+@lru_cache(_CACHED)
+def _name(text: str) -> bytes:
+    """The name of a header whose value is a text."""
+    return _short(text) + b"S"
+
+
 def _table(headers: Mapping[str, str]) -> bytes:
     items: list[bytes] = []
     for name, text in headers.items():
         data = text.encode()
-        items += (_short(name), b"S", _LONG.pack(len(data)), data)
+        items += (_name(name), _LONG.pack(len(data)), data)
     table = b"".join(items)
     return _LONG.pack(len(table)) + table
 
@@ -250,4 +368,11 @@ _PROPERTIES: Mapping[str, tuple[int, Callable[[Any], bytes]]] = {
     "type": (5, _short),
 }
 """Name → its bit among the flags, and how it is written; in the order in which they travel."""
-_ORDER = {name: place for place, name in enumerate(_PROPERTIES)}
+_KNOWN = sum(1 << bit for bit, _ in _PROPERTIES.values())
+_A_TEXT = ord("S")
+
+
+@lru_cache(_CACHED)
+def _named(flags: int) -> Sequence[tuple[str, Callable[[Any], bytes]]]:
+    """The properties that flags tell of."""
+    return [(name, write) for name, (bit, write) in _PROPERTIES.items() if flags & 1 << bit]

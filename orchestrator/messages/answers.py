@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+
+from pydantic_core import from_json
 
 from orchestrator.core.vocabulary import EventKind, Resolution
 from orchestrator.errors import RefusedMessage
@@ -52,7 +53,7 @@ def read_answer(body: bytes, headers: Mapping[str, object], secrets: Sequence[Se
     try:
         if secrets:
             verify(body, {str(k).lower(): str(v) for k, v in headers.items()}, secrets, now, MAX_AGE)
-        event = json.loads(body)
+        event = from_json(body)
         data = event["data"]
         return Answer(
             kind=_KINDS[event["type"]],

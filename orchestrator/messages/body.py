@@ -78,14 +78,15 @@ class IdentityPart(_Part):
     @model_validator(mode="after")
     def _normal(self) -> IdentityPart:
         try:
-            normalise(self.type, self.value, self.format)
+            normal = normalise(self.type, self.value, self.format)
         except ValueError as error:
             raise PydanticCustomError("identity_value", str(error)) from None
+        self.__dict__["value"] = normal.value  # nobody has seen it yet
         return self
 
     def identity(self) -> Identity:
         """In its normal form."""
-        return normalise(self.type, self.value, self.format)
+        return Identity(self.type, self.value, self.format)
 
 
 class SubjectPart(_Part):

@@ -73,8 +73,11 @@ class Delivery:
         """A header by name, in any case; empty when it is missing or no text."""
         if name in self.headers:
             return _text(self.headers[name])
-        wanted = name.lower()
-        return next((_text(value) for key, value in self.headers.items() if str(key).lower() == wanted), "")
+        wanted, size = name.lower(), len(name)
+        for key, value in self.headers.items():
+            if len(str(key)) == size and str(key).lower() == wanted:
+                return _text(value)
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+
+from pydantic_core import to_json
 
 from orchestrator.core.model import Identity
 from orchestrator.core.vocabulary import Right
 from orchestrator.messages.strictjson import Json
 
 __all__ = ["RightsRequest", "Verification", "digest"]
-
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,46 +71,47 @@ class RightsRequest:
         Without the envelope (id, source, time, mode) and without the routing (reply_to, correlation id): the same
         facts sent again in the other mode, with other white space, key order or order of identities, are the same.
         """
+        # Every object's names in their order: the digest is of canonical JSON.
         facts: dict[str, Json] = {
-            "right": self.right.value,
-            "subject": {
-                "identities": [{"type": i.type, "value": i.value, "format": i.format} for i in self.identities]
-            },
-            "regulation": self.regulation,
-            "verification": _verification_facts(self.verification),
-            "corrections": dict(self.corrections) or None,
-            "purposes": [*sorted(self.purposes)] or None,
-            "scope": _scope_facts(self.systems, self.categories),
-            "submitted_at": _stamp(self.submitted_at),
-            "requested_by": self.requested_by,
+            "corrections": dict(sorted(self.corrections.items())) or None,
             "locale": self.locale,
+            "purposes": [*sorted(self.purposes)] or None,
+            "regulation": self.regulation,
+            "requested_by": self.requested_by,
+            "right": self.right.value,
+            "scope": _scope_facts(self.systems, self.categories),
+            "subject": {
+                "identities": [{"format": i.format, "type": i.type, "value": i.value} for i in self.identities]
+            },
+            "submitted_at": _stamp(self.submitted_at),
+            "verification": _verification_facts(self.verification),
         }
         return {name: value for name, value in facts.items() if value is not None}
 
 
 def digest(facts: Mapping[str, Json]) -> str:
-    """SHA-256 hex of facts in canonical JSON (sorted keys, no spaces, UTF-8)."""
-    return hashlib.sha256(_CANONICAL(facts).encode()).hexdigest()
+    """SHA-256 hex of facts as ``RightsRequest.facts`` gives them: canonical JSON (sorted keys, no spaces, UTF-8)."""
+    return hashlib.sha256(to_json(facts)).hexdigest()
 
 
 def _verification_facts(verification: Verification | None) -> Json:
     if verification is None:
         return None
     facts: dict[str, Json] = {
+        "evidence": verification.evidence,
         "method": verification.method,
         "verified_at": _stamp(verification.verified_at),
         "verified_by": verification.verified_by,
-        "evidence": verification.evidence,
     }
     return {name: value for name, value in facts.items() if value is not None}
 
 
 def _scope_facts(systems: frozenset[str] | None, categories: frozenset[str] | None) -> Json:
     scope: dict[str, Json] = {}
-    if systems is not None:
-        scope["systems"] = [*sorted(systems)]
     if categories is not None:
         scope["categories"] = [*sorted(categories)]
+    if systems is not None:
+        scope["systems"] = [*sorted(systems)]
     return scope or None
 
 

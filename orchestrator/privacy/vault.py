@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import os
 import re
@@ -225,8 +224,5 @@ def _split(wrapped: bytes) -> tuple[str, bytes]:
 
 def keyed_hash(key: bytes, *parts: str) -> bytes:
     """HMAC-SHA256 over parts, each preceded by its length so that no two lists of parts give the same bytes."""
-    mac = hmac.new(key, digestmod=hashlib.sha256)
-    for part in parts:
-        data = part.encode()
-        mac.update(len(data).to_bytes(8, "big") + data)
-    return mac.digest()
+    texts = [part.encode() for part in parts]
+    return hmac.digest(key, b"".join([len(data).to_bytes(8, "big") + data for data in texts]), "sha256")

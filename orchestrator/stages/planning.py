@@ -19,6 +19,7 @@ from orchestrator.messages.request import RightsRequest
 
 _ANY_TIME = datetime(2000, 1, 1, tzinfo=UTC)
 _ROUTES_KEPT = 4096
+_DEADLINES_KEPT = 64
 
 
 _NOBODY = UUID(int=0)
@@ -56,6 +57,7 @@ class Planner:
         self._definitions = definitions
         self._default = default_regulation
         self._route = lru_cache(maxsize=_ROUTES_KEPT)(self._plan)
+        self._deadline = lru_cache(maxsize=_DEADLINES_KEPT)(deadline)  # what came together has one
 
     @property
     def systems(self) -> Mapping[str, System]:
@@ -102,7 +104,7 @@ class Planner:
         except planner.NothingToDo:
             hint = "no configured system holds data in this scope; widen it or leave it out"
             raise RefusedMessage(Refusal.UNKNOWN_SYSTEM, faults=[Fault(hint, "scope")]) from None
-        return Planned(route, deadline(clock, request.received_at))
+        return Planned(route, self._deadline(clock, request.received_at))
 
     def fides(self, categories: frozenset[str] | None) -> frozenset[str] | None:
         """Data categories as Fides keys; the policy's own names stand for the keys they group."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from amqp import spec
+from amqp.basic_message import Message
 from amqp.method_framing import frame_handler
-from amqp.serialization import loads
+from amqp.serialization import dumps, loads
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu import Connection
+from kombu.transport import pyamqp
 
 from orchestrator import wire
 
@@ -79,6 +82,95 @@ def test_messages_are_read_by_the_driver_as_they_were_written_wherever_the_packe
         assert (bytes(message.body) if body else b"") == body
         said = {n: v for n, v in properties.items() if v is not None}
         assert message.properties == {"application_headers" if n == "headers" else n: v for n, v in said.items()}
+
+
+def delivered(number: int, body: bytes, properties: dict[str, Any], exchange: str, key: str) -> bytes:
+    """A message as the broker hands it to the consumer ``c`` of channel 7."""
+    connection = Written()
+    writer = wire.Writer(SimpleNamespace(connection=connection, channel_id=7))
+    method = b"\x00\x3c\x00\x3c" + dumps("sLbss", ["c", number, number % 2 == 0, exchange, key])
+    frame = struct.pack(">BHI", 1, 7, len(method)) + method + b"\xce"
+    return frame + writer.content(body, properties)
+
+
+def read_by(channel_class: type, packets: list[bytes]) -> list[tuple[Any, ...]]:
+    """What a consumer gets."""
+    connection = wire._Connection("broker.example")
+    connection.channels = {}
+    connection.on_inbound_frame = frame_handler(connection, connection.on_inbound_method)
+    channel = channel_class(connection, 7)
+    came: list[tuple[Any, ...]] = []
+
+    def take(raw: Any) -> None:
+        m = channel.message_to_python(raw)
+        body = m.body.encode() if isinstance(m.body, str) else m.body
+        said = (m.delivery_tag, m.delivery_info, m.content_type, m.content_encoding, m.headers, m.properties)
+        came.append((*said, body, m.acknowledged, m.channel is channel, len(m.errors)))
+
+    channel.callbacks["c"] = take
+    left = b""
+    for packet in packets:
+        left = wire._split(left + packet, connection._frames)
+        if connection._frames:
+            connection.blocking_read()
+    assert connection.bytes_recv >= len(came) * 2
+    return came
+
+
+class DriversOwn(pyamqp.Channel):
+    """Whose every frame the driver reads."""
+
+    is_closing = False
+
+    @property
+    def callbacks(self) -> Any:
+        return self._known
+
+    @callbacks.setter
+    def callbacks(self, known: Any) -> None:
+        self._known = Hidden(known)
+
+
+class Hidden(dict):
+    """Found by those who look as the driver does."""
+
+    def get(self, _key: Any, default: Any = None) -> Any:
+        return default
+
+
+ODD = st.sampled_from([
+    {},
+    {},
+    {"content_encoding": "utf-8"},
+    {"content_encoding": "latin-1"},
+    {"headers": {"compression": "application/x-gzip"}},
+])  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(MESSAGE, ODD), min_size=1, max_size=5), st.data())
+def test_a_consumer_gets_what_it_would_get_from_the_driver_wherever_the_packets_end(messages, data):
+    rest = b"".join(
+        delivered(number, body, {**properties, **odd}, exchange, key)
+        for number, ((body, properties, exchange, key, _), odd) in enumerate(messages, 1)
+    )
+    packets = []
+    while rest:
+        size = data.draw(st.integers(1, len(rest)), label="packet")
+        packets.append(rest[:size])
+        rest = rest[size:]
+    ours = read_by(wire._Channel, packets)
+    assert len(ours) == len(messages)
+    assert ours == read_by(DriversOwn, packets)
+
+
+@given(st.binary(max_size=80) | st.binary(max_size=60).map(lambda rest: b"\0\x3c" + bytes(10) + rest))
+def test_of_bytes_that_are_no_properties_nothing_is_made_that_the_driver_would_not_make(head):
+    ours = wire._read_properties(head, 0)
+    if ours is not None:
+        theirs = Message()
+        theirs.inbound_header(head)
+        assert ours == theirs.properties
 
 
 def test_a_text_that_the_protocol_cannot_carry_is_an_error():

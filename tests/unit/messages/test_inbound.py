@@ -132,6 +132,26 @@ def test_the_same_facts_have_the_same_digest_whatever_their_spelling():
     )
 
 
+@given(
+    st.dictionaries(st.sampled_from(["user.name", "user.contact", "a.b"]), st.text(max_size=20), min_size=1),
+    st.text(min_size=1, max_size=20),
+    st.lists(st.sampled_from(["crm", "shop", "mail"]), min_size=1),
+)
+def test_the_digest_is_of_canonical_json_whatever_is_asked(corrections, name, systems):
+    asked = body(
+        right="rectification",
+        corrections=corrections,
+        requested_by=name,
+        scope={"systems": systems, "categories": ["user.name", "user.contact"]},
+        verification={"method": "login", "verified_at": "2026-11-22T11:00:00Z", "evidence": "e", "verified_by": name},
+        locale="de-AT",
+        submitted_at="2026-11-22T10:00:00Z",
+    )
+    request = read_facts(asked, source="urn:shop", message_id="m-1", received_at=NOW)
+    canonical = json.dumps(request.facts(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert request.body_digest == hashlib.sha256(canonical.encode()).hexdigest()
+
+
 @pytest.mark.parametrize("change", [{"right": "access"}, {"regulation": "ccpa"}, {"scope": {"systems": ["crm"]}}])
 def test_other_facts_have_another_digest(change):
     assert receive(structured(body(**change)), OPEN).body_digest != receive(structured(), OPEN).body_digest
