@@ -179,7 +179,8 @@ class Advance:
         erased = self._erased(tx, [c.after for c in closed], facts)
         with bulk.together(tx):
             runs.save(tx, changes, chained, lease)
-            outbox.put(tx, rows)
+            # That a request has come is not said before its doorbell is rung, which intake does: the two would race.
+            outbox.put(tx, rows, wake=any(c.before is not None for c in changes))
             bulk.insert(tx, tables.ledger, erased, ignore="hash, request_id")
             tally.count(tx, changes)
             also()
