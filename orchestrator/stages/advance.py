@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -67,6 +68,41 @@ class Advanced:
         self.following, self.known = other.following, other.known
 
 
+class _Asked:
+    """What is asked beside locking the runs, to save a way to the server: who is first, and what was found since."""
+
+    def __init__(self, secrets: Secrets, known: Known, onward: Onward | None) -> None:
+        self._secrets, self._known = secrets, known
+        # What is remembered tells what may become ready.
+        alike = {id(s.run.steps): s.run.steps for s in known.runs.stored.values()} if onward else {}
+        waiting = {s.system for steps in alike.values() for s in steps if s.state is StepState.WAITING}
+        self._expected = waiting & set(onward.room) if onward else set()
+        self._firsts: Callable[[], claims.Firsts] | None = None
+        self._facts: Callable[[], Facts] = dict
+
+    def ask(self, tx: Connection, requests: Iterable[UUID]) -> None:
+        """Ask, once the runs are locked: the answers come later."""
+        if self._expected:
+            self._firsts = claims.ask_firsts(tx, self._expected)
+        opened = {id_: one for id_ in requests if isinstance(one := self._known.facts.get(id_), Opened)}
+        if opened:
+            self._facts = self._secrets.catch_up(tx, opened)
+
+    def firsts(self, tx: Connection, found: Candidates) -> claims.Firsts:
+        """Who stands first where we would go on."""
+        wanted = {s.system for _, _, steps in found for s in steps}
+        return (self._firsts if self._firsts and wanted <= self._expected else claims.ask_firsts(tx, wanted))()
+
+    def facts(self, requests: Collection[UUID], counted: Sequence[Happening]) -> Facts:
+        """What is known of these requests by now, with what was found just now."""
+        known = self._facts()
+        facts = {id_: known[id_] for id_ in requests if id_ in known}
+        for happening in counted:
+            if happening.finding and happening.request in facts:
+                facts[happening.request] = self._secrets.and_found(facts[happening.request], happening.finding)
+        return facts
+
+
 class Advance:
     """Applies happenings to stored runs, many at once, in the caller's transaction."""
 
@@ -81,14 +117,18 @@ class Advance:
         known: Known = NOTHING,
         onward: Onward | None = None,
         learn: Callable[[Sequence[Happening]], None] = lambda _late: None,
+        *,
+        commit: bool = False,
     ) -> Advanced:
         """Apply in order. Raises ``machine.Impossible`` when an operator asks what a state forbids.
 
         ``known``: of some of the requests; ``onward``: what to take if it becomes ready; ``learn``: is told what came
-        too late, and may write.
+        too late, and may write. ``commit``: the transaction ends with what is written, in the same round trip.
         """
         ready = not all(isinstance(h.event, ev.OWN_STEP) for h in happenings)
-        locked = runs.lock(tx, (h.request for h in happenings), ready=ready, remembered=known.runs)
+        asked = _Asked(self._secrets, known, onward if not ready else None)
+        requests = {h.request for h in happenings}
+        locked = runs.lock(tx, requests, ready=ready, remembered=known.runs, also=partial(asked.ask, tx, requests))
         before = {id_: s.run for id_, s in locked.stored.items()}
         after, commands = dict(before), {id_: list[Command]() for id_ in before}
         alike, advanced, counted = Alike(locked.moment), Advanced(), list[Happening]()
@@ -103,9 +143,11 @@ class Advance:
         found = candidates(before, after, onward) if onward else ()
         if onward and any(s.state is StepState.RUNNING for _, _, steps in found for s in steps):
             claims.extend(tx, onward.tokens.values(), onward.lease)  # part of it passed before we knew
-        firsts, facts = self._ask(tx, counted, after, found, known)
-        if onward and firsts:
-            advanced.following = take(found, after, onward, firsts)
+        # Those who go on, and those who close, for who was erased is told by all that was found.
+        concerned = {run.request for _, run, _ in found} | {id_ for id_, run in after.items() if not run.open}
+        facts = asked.facts(concerned, counted)
+        if onward and found:
+            advanced.following = take(found, after, onward, asked.firsts(tx, found))
         changes = [
             runs.Change(s.header, s.run, after[id_], tuple(c for c in commands[id_] if isinstance(c, Record)))
             for id_, s in locked.stored.items()
@@ -116,37 +158,14 @@ class Advance:
         late = _late(before, advanced.fenced)
 
         def also() -> None:
+            bulk.insert(tx, tables.finding, [h.finding for h in counted if h.finding], ignore="request_id, ordinal")
+            bulk.insert(tx, tables.artifact, [h.artifact for h in counted if h.artifact])
             systems.count_fenced(tx, late)
             learn(advanced.fenced)
 
         lease = onward.lease if onward else timedelta()
-        self._save(tx, changes, chained, commands, advanced, facts=facts, lease=lease, also=also)
+        self._save(tx, changes, chained, commands, advanced, facts=facts, lease=lease, also=also, commit=commit)
         return advanced
-
-    def _ask(
-        self,
-        tx: Connection,
-        counted: Sequence[Happening],
-        after: Mapping[UUID, Run],
-        found: Candidates,
-        known: Known,
-    ) -> tuple[claims.Firsts | None, Facts]:
-        """Write what was found and gathered; who stands first where we would go on, and what is known by now.
-
-        Of requests that may go on, and of those that close, for who was erased is told by all that was found.
-        """
-        findings = [h.finding for h in counted if h.finding]
-        artifacts = [h.artifact for h in counted if h.artifact]
-        concerned = {run.request for _, run, _ in found} | {id_ for id_, run in after.items() if not run.open}
-        opened = {id_: one for id_ in concerned if isinstance(one := known.facts.get(id_), Opened)}
-        if not (findings or artifacts or found or opened):
-            return None, {}
-        with bulk.together(tx):
-            bulk.insert(tx, tables.finding, findings, ignore="request_id, ordinal")
-            bulk.insert(tx, tables.artifact, artifacts)
-            firsts = claims.ask_firsts(tx, {s.system for _, _, steps in found for s in steps}) if found else None
-            facts = self._secrets.catch_up(tx, opened) if opened else dict
-        return firsts() if firsts else None, facts()
 
     def save(
         self, tx: Connection, changes: Sequence[runs.Change], commands: Mapping[UUID, Sequence[Command]], moment: Any
@@ -167,6 +186,7 @@ class Advance:
         facts: Facts = MappingProxyType({}),
         lease: timedelta = timedelta(),
         also: Callable[[], None] = lambda: None,
+        commit: bool = False,
     ) -> None:
         """``facts``: known of some requests; ``lease``: for how long steps are taken; ``also``: writes more."""
         rows = [
@@ -177,7 +197,7 @@ class Advance:
         ]
         closed = [c for c in changes if not c.after.open and (c.before is None or c.before.open)]
         erased = self._erased(tx, [c.after for c in closed], facts)
-        with bulk.together(tx):
+        with bulk.together(tx, commit=commit):
             runs.save(tx, changes, chained, lease)
             # That a request has come is not said before its doorbell is rung, which intake does: the two would race.
             outbox.put(tx, rows, wake=any(c.before is not None for c in changes))

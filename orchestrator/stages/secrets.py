@@ -124,15 +124,15 @@ class Secrets:
         def caught_up() -> Facts:
             facts: dict[UUID, Opened | VaultError] = dict(known)
             for request, ordinal, sealed in asked.fetchall():
-                one = facts[request]
-                if isinstance(one, Opened) and ordinal not in one.findings:
-                    try:
-                        facts[request] = _and_found(one, ordinal, sealed)
-                    except VaultError as error:
-                        facts[request] = error
+                facts[request] = _and_found(facts[request], ordinal, sealed)
             return facts
 
         return caught_up
+
+    @staticmethod
+    def and_found(known: Opened | VaultError, finding: Mapping[str, Any]) -> Opened | VaultError:
+        """What is known of a request, with a ``finding`` row that ``seal_finding`` made."""
+        return _and_found(known, finding["ordinal"], finding["sealed"])
 
     def identity_hashes(self, tx: Connection, requests: Sequence[UUID], facts: Facts) -> dict[UUID, list[bytes]]:
         """The keyed hashes of the requests' identities, for the ledger. ``facts``: what is known of some of them."""
@@ -179,9 +179,14 @@ def _opened(request: UUID, key: RequestKey, payload: bytes, findings: Sequence[t
     )
 
 
-def _and_found(opened: Opened, ordinal: int, sealed: bytes) -> Opened:
-    identities = (*opened.identities, *_found(opened.key, ordinal, sealed))
-    return replace(opened, identities=tuple(dict.fromkeys(identities)), findings=opened.findings | {ordinal})
+def _and_found(known: Opened | VaultError, ordinal: int, sealed: bytes) -> Opened | VaultError:
+    if not isinstance(known, Opened) or ordinal in known.findings:
+        return known
+    try:
+        identities = (*known.identities, *_found(known.key, ordinal, sealed))
+    except VaultError as error:
+        return error
+    return replace(known, identities=tuple(dict.fromkeys(identities)), findings=known.findings | {ordinal})
 
 
 def _found(key: RequestKey, ordinal: int, sealed: bytes) -> list[Identity]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -96,18 +96,28 @@ class Locked:
     """By the database's clock, after they were locked."""
 
 
-def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True, remembered: Remembered = NONE) -> Locked:
+def lock(
+    tx: Connection,
+    ids: Iterable[UUID],
+    *,
+    ready: bool = True,
+    remembered: Remembered = NONE,
+    also: Callable[[], None] = lambda: None,
+) -> Locked:
     """Lock runs in order of id, so that two settles can never wait for each other in a circle.
 
     A request's row stands for its steps: whoever changes one locks it, but for a claim, which takes a ready step and
     knows nothing of its request. ``ready``: keep claims off what is ready as well, for it may be changed. Where it is
-    not, a step that is read as ready may be running meanwhile, and what is ``remembered`` need not be read.
+    not, a step that is read as ready may be running meanwhile, and what is ``remembered`` need not be read. ``also``:
+    asks for more on the same way, when the runs are locked.
     """
     wanted = sorted(set(ids))
     known: dict[UUID, Stored] = {}
-    if not ready and remembered.stored:
+    asked = not ready and bool(remembered.stored)
+    if asked:
         with bulk.together(tx):
             locked, clock = bulk.send(tx, _LOCK_KNOWN, {"ids": wanted}), bulk.send(tx, _CLOCK)
+            also()
         rows = locked.fetchall()
         known = {id_: remembered.stored[id_] for id_, by in rows if by == remembered.by and id_ in remembered.stored}
         if len(known) == len(rows):
@@ -118,6 +128,8 @@ def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True, remembered:
         if ready:
             bulk.send(tx, _LOCK_READY, unknown)
         read, clock = bulk.send(tx, _STEPS, unknown), bulk.send(tx, _CLOCK)
+        if not asked:
+            also()
     steps = dict(read.fetchall())
     for row in locked.fetchall():
         header = Header(*row[:_HEADER])
