@@ -17,6 +17,7 @@ from orchestrator.broker.bell import Bell
 from orchestrator.errors import Unavailable
 from orchestrator.messages.envelope import Delivery
 from orchestrator.runtime import Runtime
+from orchestrator.store import outbox
 
 _log = logs.get("intake")
 
@@ -87,8 +88,12 @@ class IntakeConsumer:
     def _admit(self, batch: list[Any]) -> None:
         now = datetime.now(UTC)
         admitted = self._runtime.intake.admit([Delivery.of(message, now) for message in batch])
-        self._acknowledge(batch)
+        # In order of haste: somebody waits for the work to begin.
         self._bell.ring(admitted.advanced.rings)
+        self._acknowledge(batch)
+        if admitted.accepted:
+            with self._runtime.database.statements() as tx:
+                outbox.wake(tx)
         for refused in admitted.refused:
             _log.warning("message.refused", reason=str(refused.reason), field=refused.field)
         accepted, repeated = len(admitted.accepted), len(admitted.repeated)

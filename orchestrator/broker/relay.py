@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 import psycopg
 from kombu import Connection
@@ -60,22 +61,22 @@ class Relay:
                 self._connection.close()
         self._connection, self._window = None, None
 
-    def _waiting(self) -> Sequence[Any]:
+    def _waiting(self) -> Sequence[outbox.Waiting]:
         with self._database.statements() as tx:
             return outbox.waiting(tx, WINDOW)
 
-    def _send(self, rows: Sequence[Any]) -> None:
+    def _send(self, rows: Sequence[outbox.Waiting]) -> None:
         window = self._connected()
         for row in rows:
             content = window.content(bytes(row.body), _properties(row))
             window.publish(content, names.EVENTS_EXCHANGE, row.routing_key)
             if row.reply_to:
-                self._reply(window, content, row)
+                self._reply(window, content, row.reply_to, row.event_id)
         self._await_confirmed(window)
 
     def _connected(self) -> Window:
         if self._window is None:
-            self._connection = topology.connect(self._settings, "relay")
+            self._connection = topology.connect(self._settings, "relay", heartbeat=0)
             self._connection.connect()
             topology.declare(self._connection, ())
             self._window = window_on(self._connection.channel(), confirms=not topology.is_pgmq(self._settings))
@@ -85,20 +86,20 @@ class Relay:
         """Until the broker has confirmed the whole window. Raises ``NotConfirmed``."""
         window.await_all(topology.CONFIRM_TIMEOUT)
 
-    def _reply(self, window: Window, content: Any, row: Any) -> None:
+    def _reply(self, window: Window, content: Any, reply_to: str, event: UUID) -> None:
         """The sender's copy. A reply queue that is gone loses it, and must not hold up anybody else's events."""
-        if len(row.reply_to.encode()) > wire.SHORT:  # no queue has such a name
-            _log.warning("reply.undeliverable", event_id=str(row.event_id))
+        if len(reply_to.encode()) > wire.SHORT:  # no queue has such a name
+            _log.warning("reply.undeliverable", event_id=str(event))
             return
         try:
-            window.publish(content, "", row.reply_to)
+            window.publish(content, "", reply_to)
         except psycopg.ProgrammingError:
             if not topology.is_pgmq(self._settings):
                 raise
-            _log.warning("reply.undeliverable", event_id=str(row.event_id))
+            _log.warning("reply.undeliverable", event_id=str(event))
 
 
-def _properties(row: Any) -> Mapping[str, Any]:
+def _properties(row: outbox.Waiting) -> Mapping[str, Any]:
     facts = row.headers
     # An id has up to 255 characters, a property of AMQP up to 255 bytes; the event itself always carries it.
     correlation_id = row.correlation_id if len((row.correlation_id or "").encode()) <= wire.SHORT else None

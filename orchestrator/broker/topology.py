@@ -109,13 +109,13 @@ def libpq(url: str) -> str:
     return " ".join(f"{k}='{v}'" for k, v in quoted)
 
 
-def connect(settings: Settings, use: str) -> Connection:
-    """A connection, not yet established."""
+def connect(settings: Settings, use: str, heartbeat: int = 20) -> Connection:
+    """A connection, not yet established. ``heartbeat``: seconds; 0 where nobody looks after it while it rests."""
     return Connection(
         broker_url(settings),
         transport=transport_of(broker_url(settings)),
         transport_options=transport_options(settings, use),
-        heartbeat=0 if is_pgmq(settings) else 20,
+        heartbeat=0 if is_pgmq(settings) else heartbeat,
         connect_timeout=5,
     )
 

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import click
 
 from orchestrator.broker import topology
-from orchestrator.broker.bell import CeleryBell
-from orchestrator.broker.celery_app import make_app
+from orchestrator.broker.bell import BrokerBell
 from orchestrator.runtime import Runtime
 from orchestrator.settings import Settings
 
@@ -31,5 +30,7 @@ def ring(runtime: Runtime, rings: Mapping[str, int]) -> bool:
     if not answers(runtime.settings):
         click.echo("the broker does not answer; the clock rings for the work when it is back", err=True)
         return False
-    CeleryBell(make_app(runtime.settings, systems)).ring(systems)
+    bell = BrokerBell(runtime.settings)
+    bell.ring(systems)
+    bell.close()
     return True

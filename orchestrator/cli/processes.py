@@ -15,7 +15,7 @@ import click
 
 from orchestrator import logs
 from orchestrator.broker import topology
-from orchestrator.broker.bell import CeleryBell
+from orchestrator.broker.bell import BrokerBell
 from orchestrator.broker.celery_app import make_app
 from orchestrator.broker.clock import Clock
 from orchestrator.broker.consumer import IntakeConsumer
@@ -61,7 +61,7 @@ def run_intake(runtime: Runtime) -> None:
     """The intake process, until a signal ends it."""
     runtime.definitions, runtime.sources  # noqa: B018 - faults are told before anything begins
     health, stop = _start(runtime, "intake")
-    bell = CeleryBell(make_app(runtime.settings, runtime.definitions.systems))
+    bell = BrokerBell(runtime.settings)
     runtime.collect_less()
     IntakeConsumer(runtime, bell, stop, health.turn).run()
     runtime.close()
@@ -79,7 +79,7 @@ def run_clock(runtime: Runtime, relay: Relay) -> None:
     """The clock process, until a signal ends it."""
     runtime.definitions  # noqa: B018 - faults are told before anything begins
     health, stop = _start(runtime, "clock")
-    bell = CeleryBell(make_app(runtime.settings, runtime.definitions.systems))
+    bell = BrokerBell(runtime.settings)
     runtime.collect_less()
     Clock(runtime, relay, bell, stop, health.turn).run()
     runtime.close()
@@ -105,7 +105,7 @@ def run_worker(runtime: Runtime, systems: Sequence[str], processes: int | None) 
     settings = runtime.settings
     logs.configure(settings.log_format, settings.log_level)
     app = make_app(settings, chosen)
-    register(app, runtime, CeleryBell(app))
+    register(app, runtime, BrokerBell(settings))
     health = Health()
     serve(health, Metrics(runtime.database, settings).render, settings.health_host, settings.health_port)
     _declare(runtime, health)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -76,6 +77,41 @@ class _Turn:
     commands: list[Command] = field(default_factory=list)
 
 
+class _Asked:
+    """What is asked beside locking the runs, to save a way to the server: who is first, and what was found since."""
+
+    def __init__(self, secrets: Secrets, requests: Collection[UUID], known: Known, onward: Onward | None) -> None:
+        self._secrets, self._requests, self._known = secrets, requests, known
+        # What is remembered tells what may become ready.
+        alike = {id(s.run.steps): s.run.steps for s in known.runs.stored.values()} if onward else {}
+        waiting = {s.system for steps in alike.values() for s in steps if s.state is StepState.WAITING}
+        self._expected = waiting & set(onward.room) if onward else set()
+        self._firsts: Callable[[], claims.Firsts] | None = None
+        self._facts: Callable[[], Facts] = lambda: known.facts
+
+    def ask(self, tx: Connection, *, read: bool) -> None:
+        """Ask, once the runs are locked: the answers come later. ``read``: others may have added to them."""
+        if self._expected and self._firsts is None:
+            self._firsts = claims.ask_firsts(tx, self._expected)
+        if read and self._known.facts:
+            opened = {id_: one for id_ in self._requests if isinstance(one := self._known.facts.get(id_), Opened)}
+            self._facts = self._secrets.catch_up(tx, opened)
+
+    def firsts(self, tx: Connection, found: Candidates) -> claims.Firsts:
+        """Who stands first where we would go on."""
+        wanted = {s.system for _, _, steps in found for s in steps}
+        return (self._firsts if self._firsts and wanted <= self._expected else claims.ask_firsts(tx, wanted))()
+
+    def facts(self, requests: Iterable[UUID], counted: Sequence[Happening]) -> Facts:
+        """What is known of these requests by now, with what was found just now."""
+        known = self._facts()
+        facts = {id_: known[id_] for id_ in requests if id_ in known}
+        for happening in counted:
+            if happening.finding and happening.request in facts:
+                facts[happening.request] = self._secrets.and_found(facts[happening.request], happening.finding)
+        return facts
+
+
 class Advance:
     """Applies happenings to stored runs, many at once, in the caller's transaction."""
 
@@ -90,14 +126,18 @@ class Advance:
         known: Known = NOTHING,
         onward: Onward | None = None,
         learn: Callable[[Sequence[Happening]], None] = lambda _late: None,
+        *,
+        commit: bool = False,
     ) -> Advanced:
         """Apply in order. Raises ``machine.Impossible`` when an operator asks what a state forbids.
 
         ``known``: of some of the requests; ``onward``: what to take if it becomes ready; ``learn``: is told what came
-        too late, and may write.
+        too late, and may write. ``commit``: the transaction ends with what is written, in the same round trip.
         """
         ready = not all(isinstance(h.event, ev.OWN_STEP) for h in happenings)
-        locked = runs.lock(tx, (h.request for h in happenings), ready=ready, remembered=known.runs)
+        requests = {h.request for h in happenings}
+        asked = _Asked(self._secrets, requests, known, onward if not ready else None)
+        locked = runs.lock(tx, requests, ready=ready, remembered=known.runs, also=partial(asked.ask, tx))
         turns = {id_: _Turn(stored, stored.run) for id_, stored in locked.stored.items()}
         alike, advanced, counted = Alike(locked.moment), Advanced(), list[Happening]()
         for happening in happenings:
@@ -111,10 +151,11 @@ class Advance:
         found = candidates(((t.stored.run, t.after) for t in turns.values()), onward) if onward else ()
         if onward and any(s.state is StepState.RUNNING for _, _, steps in found for s in steps):
             claims.extend(tx, onward.tokens.values(), onward.lease)  # part of it passed before we knew
-        closed = [id_ for id_, turn in turns.items() if not turn.after.open]
-        firsts, facts = self._ask(tx, counted, closed, found, known, untouched=locked.untouched)
-        if onward and firsts:
-            advanced.following = take(found, onward, firsts)
+        # Those who go on, and those who close, for who was erased is told by all that was found.
+        closed = (id_ for id_, turn in turns.items() if not turn.after.open)
+        facts = asked.facts(chain((run.request for _, run, _ in found), closed), counted)
+        if onward and found:
+            advanced.following = take(found, onward, asked.firsts(tx, found))
         if advanced.following:
             for id_, run in advanced.following.runs.items():
                 turns[id_].after = run
@@ -125,41 +166,14 @@ class Advance:
         late = _late(locked.stored, advanced.fenced)
 
         def also() -> None:
+            bulk.insert(tx, tables.finding, [h.finding for h in counted if h.finding], ignore="request_id, ordinal")
+            bulk.insert(tx, tables.artifact, [h.artifact for h in counted if h.artifact])
             systems.count_fenced(tx, late)
             learn(advanced.fenced)
 
         lease = onward.lease if onward else timedelta()
-        self._save(tx, changes, chained, advanced, facts=facts, lease=lease, also=also)
+        self._save(tx, changes, chained, advanced, facts=facts, lease=lease, also=also, commit=commit)
         return advanced
-
-    def _ask(
-        self,
-        tx: Connection,
-        counted: Sequence[Happening],
-        closed: Sequence[UUID],
-        found: Candidates,
-        known: Known,
-        *,
-        untouched: bool,
-    ) -> tuple[claims.Firsts | None, Facts]:
-        """Write what was found and gathered; who stands first where we would go on, and what is known by now.
-
-        Of requests that may go on, and of those that close, for who was erased is told by all that was found. Where
-        nobody else has ``untouched`` the requests, nobody else has found anything.
-        """
-        findings = [h.finding for h in counted if h.finding]
-        artifacts = [h.artifact for h in counted if h.artifact]
-        concerned = chain((run.request for _, run, _ in found), closed)
-        opened = {id_: one for id_ in concerned if isinstance(one := known.facts.get(id_), Opened)}
-        if not (findings or artifacts or found or opened):
-            return None, {}
-        with bulk.together(tx):
-            bulk.insert(tx, tables.finding, findings, ignore="request_id, ordinal")
-            bulk.insert(tx, tables.artifact, artifacts)
-            firsts = claims.ask_firsts(tx, {s.system for _, _, steps in found for s in steps}) if found else None
-            new = {f["request_id"] for f in findings} if untouched else opened
-            facts = self._secrets.catch_up(tx, opened, [id_ for id_ in opened if id_ in new])
-        return firsts() if firsts else None, facts()
 
     def save(self, tx: Connection, changes: Sequence[runs.Change], moment: datetime) -> Advanced:
         """Write changed or new runs, their audit, their announcements; tell what to ring for."""
@@ -177,6 +191,7 @@ class Advance:
         facts: Facts = MappingProxyType({}),
         lease: timedelta = timedelta(),
         also: Callable[[], None] = lambda: None,
+        commit: bool = False,
     ) -> None:
         """``facts``: known of some requests; ``lease``: for how long steps are taken; ``also``: writes more."""
         rows = [
@@ -187,9 +202,10 @@ class Advance:
         ]
         closed = [c for c in changes if not c.after.open and (c.before is None or c.before.open)]
         erased = self._erased(tx, [c.after for c in closed], facts)
-        with bulk.together(tx):
+        with bulk.together(tx, commit=commit):
             runs.save(tx, changes, chained, lease)
-            outbox.put(tx, rows)
+            # That a request has come is not said before its doorbell is rung, which intake does: the two would race.
+            outbox.put(tx, rows, wake=any(c.before is not None for c in changes))
             bulk.insert(tx, tables.ledger, erased, ignore="hash, request_id")
             tally.count(tx, changes)
             also()

@@ -118,27 +118,22 @@ class Secrets:
         return opened
 
     @staticmethod
-    def catch_up(tx: Connection, known: Mapping[UUID, Opened], concerned: Sequence[UUID]) -> Callable[[], Facts]:
-        """What is known of requests, with what was found since of those ``concerned``.
-
-        It may be read later (``bulk.together``).
-        """
-        if not concerned:
-            return lambda: known
-        asked = bulk.send(tx, _FOUND, {"ids": arrays.ids(concerned)})
+    def catch_up(tx: Connection, known: Mapping[UUID, Opened]) -> Callable[[], Facts]:
+        """What is known of requests, with what was found since. It may be read later (``bulk.together``)."""
+        asked = bulk.send(tx, _FOUND, {"ids": arrays.ids(list(known))})
 
         def caught_up() -> Facts:
             facts: dict[UUID, Opened | VaultError] = dict(known)
             for request, ordinal, sealed in asked.fetchall():
-                one = facts[request]
-                if isinstance(one, Opened) and ordinal not in one.findings:
-                    try:
-                        facts[request] = _and_found(one, ordinal, sealed)
-                    except VaultError as error:
-                        facts[request] = error
+                facts[request] = _and_found(facts[request], ordinal, sealed)
             return facts
 
         return caught_up
+
+    @staticmethod
+    def and_found(known: Opened | VaultError, finding: Mapping[str, Any]) -> Opened | VaultError:
+        """What is known of a request, with a ``finding`` row that ``seal_finding`` made."""
+        return _and_found(known, finding["ordinal"], finding["sealed"])
 
     def identity_hashes(self, tx: Connection, requests: Sequence[UUID], facts: Facts) -> dict[UUID, list[bytes]]:
         """The keyed hashes of the requests' identities, for the ledger. ``facts``: what is known of some of them."""
@@ -187,17 +182,22 @@ def _opened(request: UUID, key: RequestKey, payload: bytes, findings: Sequence[t
     )
 
 
-def _and_found(opened: Opened, ordinal: int, sealed: bytes) -> Opened:
-    identities = tuple(dict.fromkeys((*opened.identities, *_found(opened.key, ordinal, sealed))))
+def _and_found(known: Opened | VaultError, ordinal: int, sealed: bytes) -> Opened | VaultError:
+    if not isinstance(known, Opened) or ordinal in known.findings:
+        return known
+    try:
+        identities = tuple(dict.fromkeys((*known.identities, *_found(known.key, ordinal, sealed))))
+    except VaultError as error:
+        return error
     return Opened(
-        opened.key,
+        known.key,
         identities,
         _told(identities),
-        opened.corrections,
-        opened.purposes,
-        opened.categories,
-        opened.effects,
-        opened.findings | {ordinal},
+        known.corrections,
+        known.purposes,
+        known.categories,
+        known.effects,
+        known.findings | {ordinal},
     )
 
 

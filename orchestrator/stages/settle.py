@@ -89,7 +89,7 @@ class Settle:
             try:
                 with self._database.transaction() as tx:
                     learn = partial(_breakers, tx, said)
-                    advanced = self._advance.apply(tx, said.happenings, said.known, onward, learn)
+                    advanced = self._advance.apply(tx, said.happenings, said.known, onward, learn, commit=True)
                 break
             except Unavailable:
                 if time.monotonic() > until:

@@ -74,7 +74,14 @@ class Database:
     def statements(self) -> Iterator[Connection]:
         """Each statement is a transaction of its own, in one round trip instead of three. Raises ``Unavailable``."""
         with _translated(), self.engine.connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+            # The driver alone is told: that is a note of its own, where SQLAlchemy's way is half a statement's time.
+            driver: Any = connection.connection.driver_connection
+            driver.autocommit = True
+            try:
+                yield connection
+            finally:
+                if not driver.closed:
+                    driver.autocommit = False
 
     def ping(self) -> None:
         """Raises ``Unavailable`` unless the database answers."""

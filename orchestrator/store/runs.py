@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -97,29 +97,49 @@ class Locked:
     """In order of id."""
     moment: datetime
     """By the database's clock, after they were locked."""
-    untouched: bool = False
-    """Whether all are as they were remembered, so that nothing was added to them either."""
 
 
-def lock(tx: Connection, ids: Iterable[UUID], *, ready: bool = True, remembered: Remembered = NONE) -> Locked:
+class Also(Protocol):
+    """Asks for more while runs are locked."""
+
+    def __call__(self, *, read: bool) -> None:
+        """``read``: the runs are read as well, for they are not remembered, or not as they are remembered."""
+
+
+def _nothing(*, read: bool) -> None:
+    """Asks for nothing."""
+
+
+def lock(
+    tx: Connection,
+    ids: Iterable[UUID],
+    *,
+    ready: bool = True,
+    remembered: Remembered = NONE,
+    also: Also = _nothing,
+) -> Locked:
     """Lock runs in order of id, so that two settles can never wait for each other in a circle.
 
     A request's row stands for its steps: whoever changes one locks it, but for a claim, which takes a ready step and
     knows nothing of its request. ``ready``: keep claims off what is ready as well, for it may be changed. Where it is
     not, a step that is read as ready may be running meanwhile, and if all is as ``remembered`` nothing is read.
+    ``also``: asks for more on the same way, once the runs are locked; it is told whether they are read, and asked again
+    if they must be after all.
     """
     wanted = sorted(set(ids), key=_INT)
     asked = {"ids": arrays.ids(wanted)}
     if not ready and all(id_ in remembered.stored for id_ in wanted):
         with bulk.together(tx):
             locked, clock = bulk.send(tx, _LOCK_KNOWN, {**asked, "by": remembered.by}), bulk.send(tx, _CLOCK)
+            also(read=False)
         if locked.fetchall()[0][0] == len(wanted):
-            return Locked({id_: remembered.stored[id_] for id_ in wanted}, clock.fetchall()[0][0], untouched=True)
+            return Locked({id_: remembered.stored[id_] for id_ in wanted}, clock.fetchall()[0][0])
     with bulk.together(tx):
         locked = bulk.send(tx, _LOCK_REQUESTS, asked)
         if ready:
             bulk.send(tx, _LOCK_READY, asked)
         read, clock = bulk.send(tx, _STEPS, asked), bulk.send(tx, _CLOCK)
+        also(read=True)
     steps = dict(read.fetchall())
     stored: dict[UUID, Stored] = {}
     for row in locked.fetchall():

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+
+from orchestrator.store import bulk
 
 STEP = timedelta(seconds=1)
 """How far one request moves its source's mark."""
@@ -23,16 +25,16 @@ def take(tx: Connection, requests: Mapping[str, int]) -> dict[str, timedelta]:
     """Take turns for a number of requests of each source; the lead of the first of each."""
     names = sorted(requests)
     values = {"sources": names, "leads": [requests[n] * STEP for n in names], "furthest": FURTHEST}
-    return {r.source: r.lead - requests[r.source] * STEP for r in tx.execute(_TAKE, values)}
+    return {source: lead - requests[source] * STEP for source, lead in bulk.send(tx, _TAKE, values).fetchall()}
 
 
 # Losing this in a crash loses nothing but a little fairness.
-_TAKE = text("""
+_TAKE = """
 WITH unsynced AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true))
 INSERT INTO turn AS t (source, taken_until)
 SELECT source, now() + lead
-FROM unsynced, unnest(CAST(:sources AS text[]), CAST(:leads AS interval[])) AS u(source, lead)
+FROM unsynced, unnest(CAST(%(sources)s AS text[]), CAST(%(leads)s AS interval[])) AS u(source, lead)
 ON CONFLICT (source) DO UPDATE SET taken_until =
-    least(greatest(t.taken_until, now()), now() + :furthest)
+    least(greatest(t.taken_until, now()), now() + %(furthest)s)
     + (EXCLUDED.taken_until - now())
-RETURNING source, taken_until - now() AS lead""")
+RETURNING source, taken_until - now() AS lead"""

@@ -13,7 +13,7 @@ from kombu import Connection
 
 from connectors.contract import Pending, Task
 from orchestrator.broker import tasks, topology
-from orchestrator.broker.bell import CeleryBell
+from orchestrator.broker.bell import BrokerBell
 from orchestrator.broker.celery_app import RING, make_app
 from tests.support.deployment import eventually
 from tests.support.scripted import Scripted, system
@@ -65,7 +65,7 @@ def test_the_doorbell_is_acknowledged_before_the_work_begins(
     world = make_world(system("crm"), workflows=[ONE_STEP], broker_url=rabbitmq_vhost)
     runtime = world.runtime
     app = make_app(runtime.settings, runtime.definitions.systems)
-    bell = CeleryBell(app)
+    bell = BrokerBell(runtime.settings)
     tasks.register(app, runtime, bell)
     with topology.connect(runtime.settings, "test") as connection:
         topology.declare(connection, runtime.definitions.systems)

@@ -21,7 +21,7 @@ import argparse
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,7 +37,7 @@ from orchestrator.cli.processes import run_clock, run_intake, run_worker
 from orchestrator.core import events as ev
 from orchestrator.messages.envelope import Delivery
 from orchestrator.runtime import Runtime
-from orchestrator.stages.advance import Advance, Advanced, Happening
+from orchestrator.stages.advance import NOTHING, Advance, Advanced, Happening, Known
 from orchestrator.stages.execute import Execute, Worked
 from orchestrator.stages.heartbeat import Heartbeat
 from orchestrator.stages.intake import Admitted, Intake
@@ -120,13 +120,24 @@ class _Heartbeat(Heartbeat):
 class _Advance(Advance):
     points: Points
 
-    def apply(self, tx: Connection, happenings: Sequence[Happening], *more: Any, **named: Any) -> Advanced:
-        advanced = super().apply(tx, happenings, *more, **named)
-        if any(isinstance(h.event, ev.LeaseExpired) for h in happenings):
-            self.points.reach("mid_sweep")
-        elif any(isinstance(h.event, ev.Finished) for h in happenings):
-            self.points.reach("mid_settle")
-        return advanced
+    def apply(
+        self,
+        tx: Connection,
+        happenings: Sequence[Happening],
+        known: Known = NOTHING,
+        onward: Onward | None = None,
+        learn: Callable[[Sequence[Happening]], None] = lambda _late: None,
+        **named: Any,
+    ) -> Advanced:
+        def learned(late: Sequence[Happening]) -> None:
+            learn(late)
+            # The last of what is written: a settle's transaction ends right after it, in the same round trip.
+            if any(isinstance(h.event, ev.LeaseExpired) for h in happenings):
+                self.points.reach("mid_sweep")
+            elif any(isinstance(h.event, ev.Finished) for h in happenings):
+                self.points.reach("mid_settle")
+
+        return super().apply(tx, happenings, known, onward, learned, **named)
 
 
 class _Settle(Settle):

@@ -10,15 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from kombu import Connection, Consumer, Queue
-from sqlalchemy import text
 
 from orchestrator.broker import relay as relay_module
 from orchestrator.broker import tasks, topology
-from orchestrator.broker.bell import CeleryBell
-from orchestrator.broker.celery_app import make_app
+from orchestrator.broker.bell import BrokerBell
 from orchestrator.broker.consumer import IntakeConsumer
 from orchestrator.broker.relay import Relay
 from orchestrator.confirms import NotConfirmed
@@ -83,8 +82,8 @@ class Broker:
         return found
 
     @property
-    def bell(self) -> CeleryBell:
-        return CeleryBell(make_app(self.world.settings, self.world.runtime.definitions.systems))
+    def bell(self) -> BrokerBell:
+        return BrokerBell(self.world.settings)
 
 
 @pytest.fixture(params=["rabbitmq", "pgmq"])
@@ -266,7 +265,7 @@ def test_an_event_whose_publication_was_not_noted_goes_out_again_under_its_own_i
     world.ask("erasure", "ada@example.org")
     sender = relay(broker)
     with monkeypatch.context() as patch:
-        patch.setattr(outbox, "_PUBLISHED", text("SELECT 1 / 0, :ids"))
+        patch.setattr(outbox, "_PUBLISHED", "SELECT 1 / 0, %(ids)s")
         with pytest.raises(Exception, match="division by zero"):
             sender.publish()
     assert sender.publish() == 1
@@ -361,8 +360,52 @@ def test_a_doorbell_of_a_system_that_is_not_configured_is_passed_over(broker: Br
 def test_a_bell_without_a_broker_is_no_error(make_world: MakeWorld) -> None:
     world = make_world(system("crm"), workflows=[ONE_STEP], broker_url="amqp://127.0.0.1:1//")
     world.ask("erasure", "ada@example.org")
-    CeleryBell(make_app(world.settings, world.runtime.definitions.systems)).ring(Counter({"crm": 1}))
+    BrokerBell(world.settings).ring(Counter({"crm": 1}))
     assert world.tick().rings == {"crm": 1}, "the sweep rings again"
+
+
+def test_a_bell_whose_connection_was_cut_while_nobody_rang_rings_all_the_same(
+    make_world: MakeWorld, rabbitmq_vhost: str, rabbitmq_server: RabbitMQ
+) -> None:
+    world = make_world(system("crm"), workflows=[ONE_STEP], broker_url=rabbitmq_vhost)
+    bell, broker = BrokerBell(world.settings), Broker(world, "rabbitmq")
+    bell.ring({"crm": 1})
+    for one in connections(rabbitmq_server, rabbitmq_vhost, "habeas bell"):
+        rabbitmq_server.management.call("DELETE", f"connections/{quote(one['name'])}")
+    bell.ring({"crm": 1})
+    bell.close()
+    assert len(broker.take("habeas.work.crm")) == 2
+
+
+def test_the_broker_does_not_end_connections_that_rest_between_two_events(
+    make_world: MakeWorld, rabbitmq_vhost: str, rabbitmq_server: RabbitMQ
+) -> None:
+    """Nobody sends heartbeats there: with any agreed on, the first event after a quiet minute came a second late."""
+    world = make_world(system("crm"), workflows=[ONE_STEP], broker_url=rabbitmq_vhost)
+    broker = Broker(world, "rabbitmq")
+    bell, sender = broker.bell, relay(broker)
+    bell.ring(world.admit(delivery("erasure", "ada@example.org")).advanced.rings)
+    assert sender.publish() == 1
+    resting = [
+        one["timeout"]
+        for use in ("relay", "bell")
+        for one in connections(rabbitmq_server, rabbitmq_vhost, f"habeas {use}")
+    ]
+    assert len(resting) >= 2
+    assert set(resting) == {0}
+    sender.close()
+    bell.close()
+
+
+def connections(server: RabbitMQ, vhost_url: str, name: str) -> list[Any]:
+    """Those of a name to a vhost, as the broker tells of them; it takes a few seconds to."""
+    path = f"vhosts/{vhost_url.rsplit('/', 1)[1]}/connections"
+
+    def found() -> list[Any]:
+        ours = [one for one in server.management.call("GET", path) if "timeout" in one]
+        return [one for one in ours if one["client_properties"].get("connection_name") == name]
+
+    return eventually(found, f"a connection {name!r}")
 
 
 # Queues. -------------------------------------------------------------------------------------------------------------

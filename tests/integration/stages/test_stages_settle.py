@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+import psycopg
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from connectors.contract import (
     Call,
@@ -105,25 +106,29 @@ def test_a_happening_of_a_request_that_is_not_there_is_fenced(make_world: MakeWo
 
 
 @pytest.mark.parametrize("after_commit", [False, True])
-def test_a_settle_whose_commit_is_cut_lands_exactly_once(make_world: MakeWorld, *, after_commit: bool) -> None:
+def test_a_settle_whose_commit_is_cut_lands_exactly_once(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, *, after_commit: bool
+) -> None:
     """The connection dies at COMMIT: before the server has it, or after, when only the answer is lost."""
     world = make_world(system("crm"), workflows=[ONE_STEP])
     request = world.ask("erasure", "ada@example.org")
     [one] = world.claim("crm")
     cut: list[int] = []
+    commit = psycopg.Connection.commit
 
-    @event.listens_for(world.runtime.database.engine, "commit")
-    def cut_the_line(connection: object) -> None:
+    def cut_the_line(connection: psycopg.Connection) -> None:
         if cut:
+            commit(connection)
             return
-        raw = connection.connection.driver_connection  # type: ignore[attr-defined]
-        cut.append(raw.info.backend_pid)
+        cut.append(connection.info.backend_pid)
         if after_commit:
-            raw.commit()
-            raw.execute("SELECT 1")  # so that there is something left to commit, and the driver meets the cut
+            commit(connection)
         with world.another().database.transaction() as tx:
             tx.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": cut[0]})
+        if not after_commit:
+            commit(connection)
 
+    monkeypatch.setattr(psycopg.Connection, "commit", cut_the_line)
     advanced = settle(world, finished(one))
     assert len(cut) == 1
     assert len(advanced.fenced) == int(after_commit)  # type: ignore[attr-defined]
