@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 from sqlalchemy import Connection, text
@@ -45,13 +45,29 @@ class Cut(Database):
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
         with super().transaction() as tx:
-            yield tx
-            met, self.before_commit = self.before_commit, None
-            if met is not None:
-                met()
+            driver: Any = tx.connection.driver_connection
+            commit = driver.commit
+
+            def committing() -> None:
+                with driver.pipeline():
+                    pass  # what was sent has been done
+                self._meet()
+                commit()
+
+            driver.commit = committing  # a settle commits with the last that it writes
+            try:
+                yield tx
+            finally:
+                del driver.commit
+            self._meet()
         if self.silent_commits:
             self.silent_commits -= 1
             raise Unavailable("the connection to the database was cut")
+
+    def _meet(self) -> None:
+        met, self.before_commit = self.before_commit, None
+        if met is not None:
+            met()
 
 
 class RolledBack(Exception):
