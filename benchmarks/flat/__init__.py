@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from benchmarks.figures import Figure, Report, interleaved
 from benchmarks.flat import measures
 from benchmarks.flat.engine import CLAIM, INTAKE, STEPS, Engine
 from benchmarks.flat.fill import FILLING, Fill, fill
-from benchmarks.flat.steady import HOT, Sample, steady
+from benchmarks.flat.steady import HOT, Sample, quarters, steady
 from benchmarks.servers import IN_WORDS, servers
 from orchestrator import logs
 
@@ -79,7 +79,7 @@ def run(folder: Path, *, small: bool) -> Report:
     }
     slow = sorted(looks.items(), key=lambda item: -item[1])[:3]
     note = "The slowest looks: " + "; ".join(f"{name} {value:.1f} ms" for name, value in slow) + "."
-    return Report(settings, figures, [note, per_request])
+    return Report(settings, figures, [note, _over_time(samples), per_request])
 
 
 def _full() -> Size:
@@ -182,6 +182,22 @@ def _bounded(samples: Sequence[Sample]) -> list[Figure]:
         _most(f"size of {indexes}", "MB", [s.hot for s in before], [s.hot for s in after]),
         _most("the clock's round under load", "ms", [s.tick for s in before], [s.tick for s in after]),
     ]
+
+
+def _over_time(samples: Sequence[Sample]) -> str:
+    """The steady load, quarter by quarter."""
+
+    def each(of: Callable[[Sequence[Sample]], float], form: str) -> str:
+        return ", ".join(format(of(quarter), form) for quarter in quarters(samples) if quarter)
+
+    last = samples[-1]
+    return (
+        f"The steady load, in quarters of {last.at / 4:.0f} s, {last.closed:,} requests carried out: "
+        f"dead rows of step at most {each(lambda q: max(s.dead for s in q), ',')}; "
+        f"of all other tables together {each(lambda q: max(s.others for s in q), ',')}; "
+        f"hot indexes {each(lambda q: max(s.hot for s in q), '.1f')} MB; "
+        f"the clock's round, median {each(lambda q: median(s.tick for s in q), '.2f')} ms."
+    )
 
 
 def _most(what: str, unit: str, before: Sequence[float], after: Sequence[float]) -> Figure:

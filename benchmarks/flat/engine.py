@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,8 @@ import yaml
 from sqlalchemy import text
 
 from benchmarks.figures import WrongResult
+from orchestrator.broker import tasks
+from orchestrator.broker.bell import Bell
 from orchestrator.broker.relay import Relay
 from orchestrator.messages.envelope import Delivery
 from orchestrator.messages.names import REQUEST_TYPE
@@ -46,6 +48,16 @@ class Nowhere(Relay):
         """To nobody."""
 
 
+class _Rung(Bell):
+    """Doorbells that nobody has answered yet, each of them once."""
+
+    def __init__(self, systems: Iterable[str]) -> None:
+        self.systems = dict.fromkeys(systems)
+
+    def ring(self, systems: Mapping[str, int]) -> None:
+        self.systems.update(dict.fromkeys(systems))
+
+
 class Engine:
     """A deployment of systems that do nothing, worked on by this process."""
 
@@ -68,16 +80,13 @@ class Engine:
         return ids
 
     def drain(self) -> None:
-        """Work on what is ready until nothing is, as workers do after a doorbell; then publish."""
-        ready = set(self.runtime.definitions.systems)
-        while ready:
-            rung: set[str] = set()
-            for system in sorted(ready):
-                while (worked := self.runtime.execute.work(system)).claimed:
-                    rung.update(worked.advanced.rings)
-                    if not worked.full:
-                        break
-            ready = rung
+        """Answer doorbells as a worker of all systems does until nothing rings; then publish."""
+        served = sorted(self.runtime.definitions.systems)
+        bell = _Rung(served)
+        while bell.systems:
+            system = next(iter(bell.systems))
+            del bell.systems[system]
+            tasks.answer(self.runtime, bell, system, served)
         self.relay.publish()
 
     def closed(self, ids: Sequence[UUID]) -> None:

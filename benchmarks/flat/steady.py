@@ -17,8 +17,12 @@ HOT = ("step_claim", "step_lease", "unpublished_pkey")
 class Sample:
     """The state of things at one moment."""
 
+    at: float
+    """Seconds since the load began."""
     dead: int
     """Dead rows in ``step``, as the statistics have it."""
+    others: int
+    """Dead rows in all other tables together."""
     hot: float
     """Megabytes of the hot indexes."""
     tick: float
@@ -35,21 +39,31 @@ def steady(engine: Engine, seconds: float, a_second: int, every: float) -> Seque
     while (now := time.monotonic()) < began + seconds:
         ids = engine.admit(messages(a_second))
         engine.drain()
+        engine.closed(ids)
         closed += len(ids)
         engine.runtime.sweep.tick()
         engine.runtime.sweep.purge()
         if now >= sampled:
-            samples.append(_sample(engine, closed))
+            samples.append(_sample(engine, now - began, closed))
             sampled = now + every
         time.sleep(max(0.0, now + 1 - time.monotonic()))
-    return [*samples, _sample(engine, closed)]
+    return [*samples, _sample(engine, time.monotonic() - began, closed)]
 
 
-def _sample(engine: Engine, closed: int) -> Sample:
+def _sample(engine: Engine, at: float, closed: int) -> Sample:
     [row] = engine.rows(_STATE, hot=list(HOT))
-    return Sample(row.dead, float(row.hot), tick(engine, 3), closed)
+    return Sample(at, row.dead, int(row.others), float(row.hot), tick(engine, 3), closed)
+
+
+def quarters(samples: Sequence[Sample]) -> Sequence[Sequence[Sample]]:
+    """The samples of each quarter of the time that the load lasted."""
+    of_all: tuple[list[Sample], ...] = ([], [], [], [])
+    for sample in samples:
+        of_all[min(3, int(4 * sample.at / samples[-1].at))].append(sample)
+    return of_all
 
 
 _STATE = """
 SELECT pg_stat_get_dead_tuples('step'::regclass) AS dead,
+    (SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname <> 'step') AS others,
     (SELECT sum(pg_relation_size(oid)) / 1e6 FROM pg_class WHERE relname = ANY(:hot)) AS hot"""

@@ -114,8 +114,8 @@ class Sweep:
 
     def _unrung(self) -> Counter[str]:
         """Systems with work that is ready: a doorbell may have been lost, and ringing twice changes nothing."""
-        with self._database.transaction() as tx:
-            return Counter({r.system: 1 for r in tx.execute(_UNRUNG, {"systems": sorted(self._systems)})})
+        with self._database.statements() as each:
+            return Counter({r.system: 1 for r in each.execute(_UNRUNG, {"systems": sorted(self._systems)})})
 
     # Retention: Habeas is held to its own rules. --------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ WITH free AS (
         AND (%(alone)s OR NOT EXISTS (SELECT 1 FROM step WHERE system = %(system)s AND state = 'ready' AND crashes > 0))
     ORDER BY rank, request_id, ordinal LIMIT %(n)s FOR UPDATE SKIP LOCKED
 ), taken AS (SELECT * FROM solo UNION ALL SELECT * FROM many)
-UPDATE step SET state = 'running', token = %(token)s, lease_until = clock_timestamp() + %(lease)s,
+UPDATE step SET state = 'running', token = %(token)s, lease_until = statement_timestamp() + %(lease)s,
     attempt = attempt + 1, changed_at = now()
 FROM taken WHERE step.request_id = taken.request_id AND step.ordinal = taken.ordinal
 RETURNING step.request_id, {STEP}, step.deadline, step.rank
@@ -169,4 +169,4 @@ def extend(tx: Connection, tokens: Iterable[UUID], lease: timedelta) -> int:
 
 
 _EXTEND = text("""
-UPDATE step SET lease_until = clock_timestamp() + :lease WHERE state = 'running' AND token = ANY(:tokens)""")
+UPDATE step SET lease_until = statement_timestamp() + :lease WHERE state = 'running' AND token = ANY(:tokens)""")

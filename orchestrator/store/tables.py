@@ -148,7 +148,9 @@ step = Table(
     # What was lost before is looked for with every claim, and there is hardly ever any: it must cost nothing to know.
     # The two share no row, so that no plan can look for it among all that is ready.
     Index("step_lost", "system", "rank", postgresql_where=text("state = 'ready' AND crashes > 0")),
-    Index("step_lease", "lease_until", postgresql_include=["system"], postgresql_where=text("state = 'running'")),
+    # The steps of a claim have one end of their lease, and PostgreSQL keeps equal entries as one (not where a column is
+    # included): the clock comes past those that are dead until the next vacuum.
+    Index("step_lease", "lease_until", "system", postgresql_where=text("state = 'running'")),
     Index("step_timer", "due", postgresql_where=text("state = 'parked'")),
     Index("step_attention", "system", "request_id", "ordinal", postgresql_where=text("state = 'attention'")),
     postgresql_with={

@@ -315,9 +315,8 @@ def upgrade() -> None:
     op.create_index(
         "step_lease",
         "step",
-        ["lease_until"],
+        ["lease_until", "system"],
         unique=False,
-        postgresql_include=["system"],
         postgresql_where=sa.text("state = 'running'"),
     )
     op.create_index(
@@ -340,9 +339,7 @@ def downgrade() -> None:
     """Take back."""
     op.drop_index("step_timer", table_name="step", postgresql_where=sa.text("state = 'parked'"))
     op.drop_index("step_lost", table_name="step", postgresql_where=sa.text("state = 'ready' AND crashes > 0"))
-    op.drop_index(
-        "step_lease", table_name="step", postgresql_include=["system"], postgresql_where=sa.text("state = 'running'")
-    )
+    op.drop_index("step_lease", table_name="step", postgresql_where=sa.text("state = 'running'"))
     op.drop_index(
         "step_claim",
         table_name="step",
