@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
-from typing import Final
+from typing import Final, NamedTuple
 
 from connectors.contract import Fatal, Task
 from connectors.logs.chunks import Chunk, chunks
@@ -24,8 +24,7 @@ __all__ = ["Batch", "Edit", "Tally"]
 PSEUDONYM: Final = re.compile(r"erased:[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(NamedTuple):
     """What becomes of one line."""
 
     replacement: bytes | None
@@ -71,10 +70,9 @@ class Batch:
         self.tasks = tasks
         subjects = subjects_of(tasks, config.selecting())
         self._matchers = [Matcher(source, config, subjects) for source in config.sources]
-        self._scopes = [
-            [frozenset(n for n, f in source.fields.items() if any(map(task.covers, f.kinds()))) for task in tasks]
-            for source in config.sources
-        ]
+        self._fields = [frozenset(source.fields) for source in config.sources]
+        self._on_erase = [source.on_erase for source in config.sources]
+        self._scopes = [_scopes(source, tasks) for source in config.sources]
         self._token = config.token
         self._tokens = [matcher.format.encode(config.token) for matcher in self._matchers]
         self._key = config.pseudonym_key.get_secret_value().encode() if config.pseudonym_key else b""
@@ -116,8 +114,8 @@ class Batch:
 
     def holding(self, file: LogFile, hit: Hit) -> dict[int, list[Span]]:
         """For each task that a line is about: its fields in scope that still hold something."""
-        scopes, fields = self._scopes[file.source], self.source(file).fields
-        held = [span for span in hit.spans if span.name in fields and not self.erased(span)]
+        scopes, fields, erased = self._scopes[file.source], self._fields[file.source], self.erased
+        held = [span for span in hit.spans if span.name in fields and not erased(span)]
         mine = {}
         for task in hit.tasks:
             scope = scopes[task]
@@ -135,19 +133,20 @@ class Batch:
         holding = self.holding(file, hit)
         if not holding:
             return None
-        source, tasks = self.source(file), tuple(holding)
+        tasks = tuple(holding)
         if len(holding) == 1:
             [gone] = holding.values()
         else:
             gone = list({(span.start, span.end): span for spans in holding.values() for span in spans}.values())
-        if source.on_erase == "remove" and all(
-            span in gone or self.erased(span) for span in hit.spans if span.name in source.fields
+        fields = self._fields[file.source]
+        if self._on_erase[file.source] == "remove" and all(
+            span in gone or self.erased(span) for span in hit.spans if span.name in fields
         ):
             return Edit(None, tasks)
         redacted = self._splice(file, hit.line, gone)
         if not self._reads(file, redacted, gone):
             raise Fatal(
-                f"source {source.name!r} cannot read a line whose field holds the token: let its 'pattern' "
+                f"source {self.source(file).name!r} cannot read a line whose field holds the token: let its 'pattern' "
                 "match any text there, or choose another 'token'"
             )
         return Edit(redacted, tasks)
@@ -162,12 +161,12 @@ class Batch:
 
     def _splice(self, file: LogFile, line: bytes, spans: Sequence[Span]) -> bytes:
         parts, at, token = list[bytes](), 0, self._tokens[file.source]
-        pseudonymised = self.source(file).on_erase == "pseudonymise"
+        pseudonymised = self._on_erase[file.source] == "pseudonymise"
         for span in sorted(spans, key=_outermost_first) if len(spans) > 1 else spans:
-            if span.start < at:  # inside a field that was replaced already
-                continue
-            parts += (line[at : span.start], self._pseudonym(file, span, line) if pseudonymised else token)
-            at = span.end
+            _, start, end, _, _ = span
+            if start >= at:  # not inside a field that was replaced already
+                parts += (line[at:start], self._pseudonym(file, span, line) if pseudonymised else token)
+                at = end
         parts.append(line[at:])
         return b"".join(parts)
 
@@ -182,6 +181,16 @@ class Batch:
         return text is not None and (
             text == self._token or (text.startswith("erased:") and PSEUDONYM.fullmatch(text) is not None)
         )
+
+
+def _scopes(source: SourceConfig, tasks: Sequence[Task]) -> list[frozenset[str]]:
+    """For each task, the source's fields that it is about; most tasks of a batch are about the same."""
+    known = dict[frozenset[str] | None, frozenset[str]]()
+    for task in tasks:
+        if task.categories not in known:
+            covered = (name for name, field in source.fields.items() if any(map(task.covers, field.kinds())))
+            known[task.categories] = frozenset(covered)
+    return [known[task.categories] for task in tasks]
 
 
 def _outermost_first(span: Span) -> tuple[int, int]:

@@ -37,8 +37,8 @@ class LineFormat(Protocol):
     def needles(self, name: str, kind: str, value: str) -> Iterable[bytes]:
         """Every line whose field ``name`` holds ``value`` (normalised) contains one of these, or one of ``odd``."""
 
-    def odd(self) -> Mapping[bytes, Iterable[bytes]]:
-        """What an encoder may have written instead of a needle, by a byte that it holds and that most logs do not.
+    def odd(self, needles: Iterable[bytes]) -> Mapping[bytes, Iterable[bytes]]:
+        """What an encoder may have written instead of one of these needles, by a byte that most logs do not hold.
 
         Lines with one of these are candidates, too.
         """
@@ -82,7 +82,7 @@ class Combined:
             elif run:
                 yield run.encode()
 
-    def odd(self) -> Mapping[bytes, Iterable[bytes]]:  # noqa: D102 - see LineFormat
+    def odd(self, needles: Iterable[bytes]) -> Mapping[bytes, Iterable[bytes]]:  # noqa: ARG002, D102 - see LineFormat
         return {b"\\": (b"\\",)}
 
     def parse(self, line: bytes) -> list[Span] | None:  # noqa: D102 - see LineFormat
@@ -127,7 +127,7 @@ class Regex:
             if text and "\n" not in text:
                 yield text.encode("utf-8", "surrogatepass")
 
-    def odd(self) -> Mapping[bytes, Iterable[bytes]]:  # noqa: D102 - see LineFormat
+    def odd(self, needles: Iterable[bytes]) -> Mapping[bytes, Iterable[bytes]]:  # noqa: ARG002, D102 - see LineFormat
         return {}
 
     def parse(self, line: bytes) -> list[Span] | None:  # noqa: D102 - see LineFormat

@@ -18,8 +18,10 @@ WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
 INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)")
 BEFORE_A_NUMBER: Final = (":", " ")
 AFTER_A_NUMBER: Final = (",", "}", " ")
+NUMBERS_START: Final = tuple(before.encode() for before in BEFORE_A_NUMBER)
+ESCAPE: Final = b"\\"
 ODD: Final = {
-    b"\\": tuple(f"\\u00{digit}".encode() for digit in "01234567"),
+    ESCAPE: tuple(f"\\u00{digit}".encode() for digit in "01234567"),
     b"\t": (b"\t",),
     b"\r": (b":\r", b" \r", b"\r,", b"\r}", b"\r "),
 }
@@ -94,8 +96,9 @@ class JsonLines:
             yield b"\\"
             yield text.encode("utf-8", "surrogatepass")
 
-    def odd(self) -> Mapping[bytes, Iterable[bytes]]:  # noqa: D102 - see LineFormat
-        return ODD
+    def odd(self, needles: Iterable[bytes]) -> Mapping[bytes, Iterable[bytes]]:  # noqa: D102 - see LineFormat
+        numbers = any(needle.startswith(NUMBERS_START) for needle in needles)
+        return ODD if numbers else {ESCAPE: ODD[ESCAPE]}
 
     def parse(self, line: bytes) -> list[Span] | None:  # noqa: D102 - see LineFormat
         text = line.decode("utf-8", "surrogateescape")
