@@ -15,7 +15,7 @@ from connectors.contract import Fatal, Task
 from connectors.logs.chunks import Chunk, chunks
 from connectors.logs.codecs import BLOCK, reader
 from connectors.logs.config import LogsConfig, SourceConfig
-from connectors.logs.files import LogFile, from_os_error, log_files
+from connectors.logs.files import Listing, LogFile, from_os_error, log_files
 from connectors.logs.formats import Span
 from connectors.logs.matching import Hit, Matcher, subjects_of
 
@@ -85,10 +85,10 @@ class Batch:
         """Whether any source has a field that this task is about."""
         return any(scopes[task] for scopes in self._scopes)
 
-    def files(self) -> list[LogFile]:
-        """The files in which anybody of the batch can be found, largest first."""
-        found = log_files(self.config.root, self.config.sources)
-        return [file for file in found if not self._matchers[file.source].idle]
+    def files(self) -> Listing:
+        """The files in which anybody of the batch can be found, largest first, and what could not be looked at."""
+        files, errors = log_files(self.config.root, self.config.sources)
+        return Listing([file for file in files if not self._matchers[file.source].idle], errors)
 
     def lines(
         self, file: LogFile, stream: FileIO, tally: Tally, *, start: int = 0
