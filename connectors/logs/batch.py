@@ -73,6 +73,8 @@ class Batch:
         self._fields = [frozenset(source.fields) for source in config.sources]
         self._on_erase = [source.on_erase for source in config.sources]
         self._scopes = [_scopes(source, tasks) for source in config.sources]
+        self._in_order = [matcher.format.in_order for matcher in self._matchers]
+        self._takes_any = [matcher.format.holds_any_token for matcher in self._matchers]
         self._token = config.token
         self._tokens = [matcher.format.encode(config.token) for matcher in self._matchers]
         self._key = config.pseudonym_key.get_secret_value().encode() if config.pseudonym_key else b""
@@ -92,25 +94,21 @@ class Batch:
 
     def lines(
         self, file: LogFile, stream: FileIO, tally: Tally, *, start: int = 0
-    ) -> Iterator[tuple[Chunk, Iterator[Hit]]]:
-        """Read a file, in chunks, with the lines that belong to somebody, if they lie behind the byte ``start``."""
-        at, passing = 0, False
+    ) -> Iterator[tuple[Chunk, Iterator[Hit | None]]]:
+        """Read a file, in chunks, with the lines that belong to somebody, if they lie behind the byte ``start``.
+
+        ``None`` is for a line nobody can read; pieces of lines that are too long are counted here.
+        """
+        at, passing, hits = 0, False, self._matchers[file.source].hits
         try:
             for chunk in chunks(reader(stream, file.kind, file.name), self.config.longest_line, BLOCK):
                 at += chunk.end
                 looked_at = at > start
                 tally.unparsed += looked_at and not chunk.whole and not passing
                 passing = not chunk.whole
-                yield chunk, self._hits(file, chunk, tally) if looked_at and chunk.whole else iter(())
+                yield chunk, hits(chunk) if looked_at and chunk.whole else iter(())
         except OSError as error:
             raise from_os_error(error, file.name) from error
-
-    def _hits(self, file: LogFile, chunk: Chunk, tally: Tally) -> Iterator[Hit]:
-        for hit in self._matchers[file.source].hits(chunk):
-            if hit is None:
-                tally.unparsed += 1
-            else:
-                yield hit
 
     def holding(self, file: LogFile, hit: Hit) -> dict[int, list[Span]]:
         """For each task that a line is about: its fields in scope that still hold something."""
@@ -138,13 +136,15 @@ class Batch:
             [gone] = holding.values()
         else:
             gone = list({(span.start, span.end): span for spans in holding.values() for span in spans}.values())
+        if len(holding) > 1 or not self._in_order[file.source]:
+            gone.sort(key=_outermost_first)
         fields = self._fields[file.source]
         if self._on_erase[file.source] == "remove" and all(
             span in gone or self.erased(span) for span in hit.spans if span.name in fields
         ):
             return Edit(None, tasks)
         redacted = self._splice(file, hit.line, gone)
-        if not self._reads(file, redacted, gone):
+        if not (self._takes_any[file.source] or self._reads(file, redacted, gone)):
             raise Fatal(
                 f"source {self.source(file).name!r} cannot read a line whose field holds the token: let its 'pattern' "
                 "match any text there, or choose another 'token'"
@@ -153,16 +153,13 @@ class Batch:
 
     def _reads(self, file: LogFile, line: bytes, redacted: Sequence[Span]) -> bool:
         """Whether a line is in its format still, with what erasure leaves in these fields."""
-        reads = self._matchers[file.source].format
-        if reads.holds_any_token:
-            return True
-        spans, names = reads.parse(line), {span.name for span in redacted}
+        spans, names = self._matchers[file.source].format.parse(line), {span.name for span in redacted}
         return spans is not None and all(self.erased(span) for span in spans if span.name in names)
 
     def _splice(self, file: LogFile, line: bytes, spans: Sequence[Span]) -> bytes:
         parts, at, token = list[bytes](), 0, self._tokens[file.source]
         pseudonymised = self._on_erase[file.source] == "pseudonymise"
-        for span in sorted(spans, key=_outermost_first) if len(spans) > 1 else spans:
+        for span in spans:
             _, start, end, _, _ = span
             if start >= at:  # not inside a field that was replaced already
                 parts += (line[at:start], self._pseudonym(file, span, line) if pseudonymised else token)

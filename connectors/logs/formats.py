@@ -33,6 +33,8 @@ class LineFormat(Protocol):
 
     holds_any_token: bool
     """Whether a line stays in this format whatever field is replaced by whatever token."""
+    in_order: bool
+    """Whether fields are told in the order in which they stand in a line, and none lies within another."""
 
     def needles(self, name: str, kind: str, value: str) -> Iterable[bytes]:
         """Every line whose field ``name`` holds ``value`` (normalised) contains one of these, or one of ``odd``."""
@@ -62,6 +64,7 @@ class Combined:
     """Apache's and nginx's combined format (and common: the last two fields may be missing). ``-`` is no value."""
 
     holds_any_token = False  # a status is a number
+    in_order = False
 
     def __init__(self, names: Iterable[str]) -> None:
         self._fields = tuple((COMBINED_FIELDS.index(name) + 1, name) for name in names)
@@ -117,6 +120,7 @@ class Regex:
     """Lines that a regular expression with named groups matches from their start."""
 
     holds_any_token = False
+    in_order = False
 
     def __init__(self, source: SourceConfig) -> None:
         self._pattern = re.compile((source.pattern or "").encode())

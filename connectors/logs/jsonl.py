@@ -69,6 +69,7 @@ class JsonLines:
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
         self._parents = frozenset(name[:dot] for name in self._names for dot in range(len(name)) if name[dot] == ".")
+        self.in_order = self._names.isdisjoint(self._parents)
         self._shapes, self._unlike = list[Shape](), 0
         self._decode = JSONDecoder(strict=False, parse_constant=str, parse_int=_integer).raw_decode
         strides = {prefix: self._stride(prefix) for prefix in ("", *(f"{p}." for p in self._parents))}
