@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
-from typing import Final
+from typing import Final, NamedTuple
 
 from connectors.contract import Fatal, Task
 from connectors.logs.chunks import Chunk, chunks
 from connectors.logs.codecs import BLOCK, reader
 from connectors.logs.config import LogsConfig, SourceConfig
-from connectors.logs.files import LogFile, from_os_error, log_files
+from connectors.logs.files import Listing, LogFile, from_os_error, log_files
 from connectors.logs.formats import Span
 from connectors.logs.matching import Hit, Matcher, subjects_of
 
@@ -24,8 +24,7 @@ __all__ = ["Batch", "Edit", "Tally"]
 PSEUDONYM: Final = re.compile(r"erased:[0-9a-f]{32}")
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(NamedTuple):
     """What becomes of one line."""
 
     replacement: bytes | None
@@ -71,10 +70,11 @@ class Batch:
         self.tasks = tasks
         subjects = subjects_of(tasks, config.selecting())
         self._matchers = [Matcher(source, config, subjects) for source in config.sources]
-        self._scopes = [
-            [frozenset(n for n, f in source.fields.items() if any(map(task.covers, f.kinds()))) for task in tasks]
-            for source in config.sources
-        ]
+        self._fields = [frozenset(source.fields) for source in config.sources]
+        self._on_erase = [source.on_erase for source in config.sources]
+        self._scopes = [_scopes(source, tasks) for source in config.sources]
+        self._in_order = [matcher.format.in_order for matcher in self._matchers]
+        self._takes_any = [matcher.format.holds_any_token for matcher in self._matchers]
         self._token = config.token
         self._tokens = [matcher.format.encode(config.token) for matcher in self._matchers]
         self._key = config.pseudonym_key.get_secret_value().encode() if config.pseudonym_key else b""
@@ -87,37 +87,33 @@ class Batch:
         """Whether any source has a field that this task is about."""
         return any(scopes[task] for scopes in self._scopes)
 
-    def files(self) -> list[LogFile]:
-        """The files in which anybody of the batch can be found, largest first."""
-        found = log_files(self.config.root, self.config.sources)
-        return [file for file in found if not self._matchers[file.source].idle]
+    def files(self) -> Listing:
+        """The files in which anybody of the batch can be found, largest first, and what could not be looked at."""
+        files, errors = log_files(self.config.root, self.config.sources)
+        return Listing([file for file in files if not self._matchers[file.source].idle], errors)
 
     def lines(
         self, file: LogFile, stream: FileIO, tally: Tally, *, start: int = 0
-    ) -> Iterator[tuple[Chunk, Iterator[Hit]]]:
-        """Read a file, in chunks, with the lines that belong to somebody, if they lie behind the byte ``start``."""
-        at, passing = 0, False
+    ) -> Iterator[tuple[Chunk, Iterator[Hit | None]]]:
+        """Read a file, in chunks, with the lines that belong to somebody, if they lie behind the byte ``start``.
+
+        ``None`` is for a line nobody can read; pieces of lines that are too long are counted here.
+        """
+        at, passing, hits = 0, False, self._matchers[file.source].hits
         try:
             for chunk in chunks(reader(stream, file.kind, file.name), self.config.longest_line, BLOCK):
                 at += chunk.end
                 looked_at = at > start
                 tally.unparsed += looked_at and not chunk.whole and not passing
                 passing = not chunk.whole
-                yield chunk, self._hits(file, chunk, tally) if looked_at and chunk.whole else iter(())
+                yield chunk, hits(chunk) if looked_at and chunk.whole else iter(())
         except OSError as error:
             raise from_os_error(error, file.name) from error
 
-    def _hits(self, file: LogFile, chunk: Chunk, tally: Tally) -> Iterator[Hit]:
-        for hit in self._matchers[file.source].hits(chunk):
-            if hit is None:
-                tally.unparsed += 1
-            else:
-                yield hit
-
     def holding(self, file: LogFile, hit: Hit) -> dict[int, list[Span]]:
         """For each task that a line is about: its fields in scope that still hold something."""
-        scopes, fields = self._scopes[file.source], self.source(file).fields
-        held = [span for span in hit.spans if span.name in fields and not self.erased(span)]
+        scopes, fields, erased = self._scopes[file.source], self._fields[file.source], self.erased
+        held = [span for span in hit.spans if span.name in fields and not erased(span)]
         mine = {}
         for task in hit.tasks:
             scope = scopes[task]
@@ -135,39 +131,39 @@ class Batch:
         holding = self.holding(file, hit)
         if not holding:
             return None
-        source, tasks = self.source(file), tuple(holding)
+        tasks = tuple(holding)
         if len(holding) == 1:
             [gone] = holding.values()
         else:
             gone = list({(span.start, span.end): span for spans in holding.values() for span in spans}.values())
-        if source.on_erase == "remove" and all(
-            span in gone or self.erased(span) for span in hit.spans if span.name in source.fields
+        if len(holding) > 1 or not self._in_order[file.source]:
+            gone.sort(key=_outermost_first)
+        fields = self._fields[file.source]
+        if self._on_erase[file.source] == "remove" and all(
+            span in gone or self.erased(span) for span in hit.spans if span.name in fields
         ):
             return Edit(None, tasks)
         redacted = self._splice(file, hit.line, gone)
-        if not self._reads(file, redacted, gone):
+        if not (self._takes_any[file.source] or self._reads(file, redacted, gone)):
             raise Fatal(
-                f"source {source.name!r} cannot read a line whose field holds the token: let its 'pattern' "
+                f"source {self.source(file).name!r} cannot read a line whose field holds the token: let its 'pattern' "
                 "match any text there, or choose another 'token'"
             )
         return Edit(redacted, tasks)
 
     def _reads(self, file: LogFile, line: bytes, redacted: Sequence[Span]) -> bool:
         """Whether a line is in its format still, with what erasure leaves in these fields."""
-        reads = self._matchers[file.source].format
-        if reads.holds_any_token:
-            return True
-        spans, names = reads.parse(line), {span.name for span in redacted}
+        spans, names = self._matchers[file.source].format.parse(line), {span.name for span in redacted}
         return spans is not None and all(self.erased(span) for span in spans if span.name in names)
 
     def _splice(self, file: LogFile, line: bytes, spans: Sequence[Span]) -> bytes:
         parts, at, token = list[bytes](), 0, self._tokens[file.source]
-        pseudonymised = self.source(file).on_erase == "pseudonymise"
-        for span in sorted(spans, key=_outermost_first) if len(spans) > 1 else spans:
-            if span.start < at:  # inside a field that was replaced already
-                continue
-            parts += (line[at : span.start], self._pseudonym(file, span, line) if pseudonymised else token)
-            at = span.end
+        pseudonymised = self._on_erase[file.source] == "pseudonymise"
+        for span in spans:
+            _, start, end, _, _ = span
+            if start >= at:  # not inside a field that was replaced already
+                parts += (line[at:start], self._pseudonym(file, span, line) if pseudonymised else token)
+                at = end
         parts.append(line[at:])
         return b"".join(parts)
 
@@ -182,6 +178,16 @@ class Batch:
         return text is not None and (
             text == self._token or (text.startswith("erased:") and PSEUDONYM.fullmatch(text) is not None)
         )
+
+
+def _scopes(source: SourceConfig, tasks: Sequence[Task]) -> list[frozenset[str]]:
+    """For each task, the source's fields that it is about; most tasks of a batch are about the same."""
+    known = dict[frozenset[str] | None, frozenset[str]]()
+    for task in tasks:
+        if task.categories not in known:
+            covered = (name for name, field in source.fields.items() if any(map(task.covers, field.kinds())))
+            known[task.categories] = frozenset(covered)
+    return [known[task.categories] for task in tasks]
 
 
 def _outermost_first(span: Span) -> tuple[int, int]:

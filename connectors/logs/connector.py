@@ -97,8 +97,8 @@ class Logs(Connector[LogsConfig]):
         """Remove or redact each person's lines; ``Pending`` where a file with some is still written to."""
         batch = Batch(self.config, tasks)
         with exclusive(self.config.root, self.config.lock_wait):
-            existing = {file.inode for file in log_files(self.config.root, self.config.sources)}
-            journal = Journal(self.config.root, existing, call.now)
+            files, unseen = log_files(self.config.root, self.config.sources)
+            journal = Journal(self.config.root, {file.inode for file in files}, call.now, whole=not unseen)
             clean(self.config.root)
             tally = erase(batch, journal)
             erased = {task: journal.lines(tasks[task].key) for task in range(len(tasks))}

@@ -33,12 +33,14 @@ class LineFormat(Protocol):
 
     holds_any_token: bool
     """Whether a line stays in this format whatever field is replaced by whatever token."""
+    in_order: bool
+    """Whether fields are told in the order in which they stand in a line, and none lies within another."""
 
     def needles(self, name: str, kind: str, value: str) -> Iterable[bytes]:
         """Every line whose field ``name`` holds ``value`` (normalised) contains one of these, or one of ``odd``."""
 
-    def odd(self) -> Mapping[bytes, Iterable[bytes]]:
-        """What an encoder may have written instead of a needle, by a byte that it holds and that most logs do not.
+    def odd(self, needles: Iterable[bytes]) -> Mapping[bytes, Iterable[bytes]]:
+        """What an encoder may have written instead of one of these needles, by a byte that most logs do not hold.
 
         Lines with one of these are candidates, too.
         """
@@ -62,6 +64,7 @@ class Combined:
     """Apache's and nginx's combined format (and common: the last two fields may be missing). ``-`` is no value."""
 
     holds_any_token = False  # a status is a number
+    in_order = False
 
     def __init__(self, names: Iterable[str]) -> None:
         self._fields = tuple((COMBINED_FIELDS.index(name) + 1, name) for name in names)
@@ -82,7 +85,7 @@ class Combined:
             elif run:
                 yield run.encode()
 
-    def odd(self) -> Mapping[bytes, Iterable[bytes]]:  # noqa: D102 - see LineFormat
+    def odd(self, needles: Iterable[bytes]) -> Mapping[bytes, Iterable[bytes]]:  # noqa: ARG002, D102 - see LineFormat
         return {b"\\": (b"\\",)}
 
     def parse(self, line: bytes) -> list[Span] | None:  # noqa: D102 - see LineFormat
@@ -117,6 +120,7 @@ class Regex:
     """Lines that a regular expression with named groups matches from their start."""
 
     holds_any_token = False
+    in_order = False
 
     def __init__(self, source: SourceConfig) -> None:
         self._pattern = re.compile((source.pattern or "").encode())
@@ -127,7 +131,7 @@ class Regex:
             if text and "\n" not in text:
                 yield text.encode("utf-8", "surrogatepass")
 
-    def odd(self) -> Mapping[bytes, Iterable[bytes]]:  # noqa: D102 - see LineFormat
+    def odd(self, needles: Iterable[bytes]) -> Mapping[bytes, Iterable[bytes]]:  # noqa: ARG002, D102 - see LineFormat
         return {}
 
     def parse(self, line: bytes) -> list[Span] | None:  # noqa: D102 - see LineFormat

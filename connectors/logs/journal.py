@@ -30,8 +30,11 @@ Counts = Mapping[str, int]
 class Journal:
     """Erased lines by task and source. An entry is announced before a file is replaced and confirmed after."""
 
-    def __init__(self, root: Path, existing: Collection[Inode], now: datetime) -> None:
-        """Read what is there. An announced and unconfirmed entry counts if its file is among the ``existing`` ones."""
+    def __init__(self, root: Path, existing: Collection[Inode], now: datetime, *, whole: bool = True) -> None:
+        """Read what is there. An announced and unconfirmed entry counts if its file is among the ``existing`` ones.
+
+        If these are not all there are (``whole``), because some could not be looked at, the others wait for the next.
+        """
         self._path = root / NAME
         self._now = now
         self._lock = threading.Lock()
@@ -55,7 +58,8 @@ class Journal:
         for inode, entry in announced.items():
             if inode in existing:
                 self._add(entry["tasks"], entry["at"])
-        self._compact()
+        if whole:
+            self._compact()
 
     def lines(self, task: str) -> Counts:
         """Lines erased for a task so far, by source."""

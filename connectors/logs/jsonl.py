@@ -18,8 +18,10 @@ WHITESPACE: Final = re.compile(r"[ \t\n\r]*")
 INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)")
 BEFORE_A_NUMBER: Final = (":", " ")
 AFTER_A_NUMBER: Final = (",", "}", " ")
+NUMBERS_START: Final = tuple(before.encode() for before in BEFORE_A_NUMBER)
+ESCAPE: Final = b"\\"
 ODD: Final = {
-    b"\\": tuple(f"\\u00{digit}".encode() for digit in "01234567"),
+    ESCAPE: tuple(f"\\u00{digit}".encode() for digit in "01234567"),
     b"\t": (b"\t",),
     b"\r": (b":\r", b" \r", b"\r,", b"\r}", b"\r "),
 }
@@ -67,6 +69,7 @@ class JsonLines:
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(names)
         self._parents = frozenset(name[:dot] for name in self._names for dot in range(len(name)) if name[dot] == ".")
+        self.in_order = self._names.isdisjoint(self._parents)
         self._shapes, self._unlike = list[Shape](), 0
         self._decode = JSONDecoder(strict=False, parse_constant=str, parse_int=_integer).raw_decode
         strides = {prefix: self._stride(prefix) for prefix in ("", *(f"{p}." for p in self._parents))}
@@ -94,8 +97,9 @@ class JsonLines:
             yield b"\\"
             yield text.encode("utf-8", "surrogatepass")
 
-    def odd(self) -> Mapping[bytes, Iterable[bytes]]:  # noqa: D102 - see LineFormat
-        return ODD
+    def odd(self, needles: Iterable[bytes]) -> Mapping[bytes, Iterable[bytes]]:  # noqa: D102 - see LineFormat
+        numbers = any(needle.startswith(NUMBERS_START) for needle in needles)
+        return ODD if numbers else {ESCAPE: ODD[ESCAPE]}
 
     def parse(self, line: bytes) -> list[Span] | None:  # noqa: D102 - see LineFormat
         text = line.decode("utf-8", "surrogateescape")

@@ -77,7 +77,7 @@ class Matcher:
             for needle in self.format.needles(name, kind, value)
             if needle.strip(b"\0")
         }
-        return Needles(needles, self.format.odd(), fold=self._fold) if needles else None
+        return Needles(needles, self.format.odd(needles), fold=self._fold) if needles else None
 
     @property
     def idle(self) -> bool:

@@ -79,15 +79,16 @@ class _Pass:
     def run(self) -> Tally:
         """Do it."""
         for _ in range(LISTINGS):
-            left = [file for file in self._batch.files() if file.inode not in self._total.inodes]
+            files, unseen = self._batch.files()
+            left = [file for file in files if file.inode not in self._total.inodes]
             if not left:
                 break
             with lent(_hands(left, self._batch.config.processes), self._batch) as children:
                 self._beside(left, children) if children else self._here(left)
         else:
             self._errors.append(Retryable("the log files were renamed again and again while they were searched"))
-        if self._errors:
-            raise min(self._errors, key=lambda error: isinstance(error, Retryable))
+        if errors := [*self._errors, *unseen]:
+            raise min(errors, key=lambda error: isinstance(error, Retryable))
         return self._total
 
     def _open(self, file: LogFile) -> _Job | None:

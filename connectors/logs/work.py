@@ -41,6 +41,9 @@ def find_in(batch: Batch, file: LogFile, stream: FileIO, tell: Callable[[Line], 
     for chunk, hits in batch.lines(file, stream, tally):
         at = 0
         for hit in hits:
+            if hit is None:
+                tally.unparsed += 1
+                continue
             holding = batch.holding(file, hit)
             for task in holding:
                 tally.lines[task, name] += 1
@@ -93,6 +96,9 @@ def _edited(
     for chunk, hits in batch.lines(file, stream, tally, start=start):
         data, parts, at = memoryview(chunk.buffer)[: chunk.end], list[Bytes](), 0
         for hit in hits:
+            if hit is None:
+                tally.unparsed += 1
+                continue
             edit = batch.edit(file, hit)
             if edit is None:
                 continue

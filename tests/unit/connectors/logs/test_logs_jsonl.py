@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from itertools import cycle
+from itertools import cycle, pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.logs.jsonl import LONGEST_INTEGER, JsonLines
+from connectors.logs.jsonl import LEARN_FROM, LONGEST_INTEGER, JsonLines
 
 NAMES = ("a", "b", "ab", "c.d", "c.e.f", "user_id")
 KEYS = st.sampled_from(["a", "b", "ab", "c", "d", "e", "f", "user_id", "x", "", "user", 'q"', "\\", "zoë", "日本"])
@@ -86,6 +86,24 @@ def test_every_field_is_found_and_lies_where_it_is_said_to(
             assert span.text == one
         elif isinstance(one, int) and not isinstance(one, bool):
             assert span.text == there
+
+
+@given(
+    value=OBJECTS,
+    spaces=SPACES,
+    names=st.sets(st.sampled_from([*NAMES, "c", "c.e"]), min_size=1),
+    ascii_only=st.booleans(),
+)
+def test_fields_are_told_in_order_and_apart_unless_one_can_lie_within_another(
+    value: Pairs, spaces: list[str], names: set[str], *, ascii_only: bool
+) -> None:
+    reads = JsonLines(names)
+    assert reads.in_order == (not any(name.startswith(f"{other}.") for name in names for other in names))
+    line = write(value, cycle(spaces), ascii_only=ascii_only).encode("utf-8", "surrogatepass")
+    for _ in range(LEARN_FROM + 1):  # as any line, and as one of a known shape
+        spans = reads.parse(line) or []
+        if reads.in_order:
+            assert all(one.end < other.start for one, other in pairwise(spans))
 
 
 @given(
