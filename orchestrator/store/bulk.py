@@ -129,16 +129,25 @@ class Ways:
 
 def insert_each(tx: Connection, table: Table, ones: Columns, ways: Ways) -> None:
     """Insert for each thing the rows of its way. ``ones``: the columns in which things differ, in order."""
-    if ways.its_way:
-        common = by_column(ways.rows)
+    common = by_column(ways.rows)
+    if len(ways.its_way) == 1:
+        insert(tx, table, {**_repeated(ones, len(ways.rows)), **common})
+    elif ways.its_way:
         send(tx, _insert_each(table, tuple(ones), tuple(common)), _each(table, ones, common, ways))
 
 
 def update_each(tx: Connection, table: Table, ones: Columns, key: str, ways: Ways, *, also: str = "") -> None:
     """Update for each thing the rows of its way, found by what is its own (``ones``) and by ``key``."""
-    if ways.its_way:
-        common = by_column(ways.rows)
+    common = by_column(ways.rows)
+    if len(ways.its_way) == 1:
+        update(tx, table, (*ones, key), {**_repeated(ones, len(ways.rows)), **common}, also=also)
+    elif ways.its_way:
         send(tx, _update_each(table, tuple(ones), key, tuple(common), also), _each(table, ones, common, ways))
+
+
+def _repeated(ones: Columns, n: int) -> Columns:
+    """A single thing's columns for its ``n`` rows: there is nothing to multiply, and that is planned sooner."""
+    return {name: list(cells) * n for name, cells in ones.items()}
 
 
 def _each(table: Table, ones: Columns, common: Columns, ways: Ways) -> dict[str, Any]:

@@ -197,12 +197,11 @@ def save(tx: Connection, changes: Sequence[Change], chained: Chained, lease: tim
 def _insert_steps(tx: Connection, new: Sequence[Change]) -> None:
     """Equal requests share the steps they begin with."""
     ways = bulk.Ways()
-    for change in new:
-        ways.add(id(change.after.steps), partial(map, from_new_step, change.after.steps))
+    its = [c for c in new if ways.add(id(c.after.steps), partial(map, from_new_step, c.after.steps))]
     own: bulk.Columns = {
-        "request_id": [c.header.id for c in new],
-        "deadline": [c.after.deadline for c in new],
-        "rank": [c.after.deadline + c.turn for c in new],
+        "request_id": [c.header.id for c in its],
+        "deadline": [c.after.deadline for c in its],
+        "rank": [c.after.deadline + c.turn for c in its],
     }
     bulk.insert_each(tx, tables.step, own, ways)
 
