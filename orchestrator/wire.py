@@ -35,6 +35,7 @@ _METHOD, _HEADER, _BODY = 1, 2, 3
 _DELIVER = struct.pack(">HH", *Basic.Deliver)
 _UNASKED = {struct.pack(">HH", *method) for method in (Basic.Deliver, Basic.Return, Basic.Ack, Basic.Nack)}
 """Methods that answer nothing."""
+_CACHED = 1024
 _OVERHEAD = 8
 """Bytes of a frame beside what it carries."""
 
@@ -219,16 +220,23 @@ _CONTENT = struct.Struct(">HHQH")
 
 def _read_delivery(method: bytes) -> dict[str, Any]:
     """What the method ``basic.deliver`` says."""
-    consumer, at = _text(method, 4)
+    at = 5 + method[4]
     tag, redelivered = _TAG.unpack_from(method, at)
-    exchange, at = _text(method, at + _TAG.size)
+    consumer, exchange, routing_key = _names(method[4:at], method[at + _TAG.size :])
     return {
         "consumer_tag": consumer,
         "delivery_tag": tag,
         "redelivered": redelivered & 1 == 1,
         "exchange": exchange,
-        "routing_key": _text(method, at)[0],
+        "routing_key": routing_key,
     }
+
+
+@lru_cache(_CACHED)
+def _names(consumer: bytes, where: bytes) -> tuple[str, str, str]:
+    """Consumer, exchange and routing key, which most messages of a queue share."""
+    exchange, at = _text(where, 0)
+    return _text(consumer, 0)[0], exchange, _text(where, at)[0]
 
 
 def _read_properties(head: bytes, size: int) -> dict[str, Any] | None:
@@ -283,7 +291,6 @@ SHORT = 255
 _BASIC, _PUBLISH = 60, 40
 _CONTENT_HEAD = struct.Struct(">BHIHHQH")
 _LONG, _LONGLONG = struct.Struct(">I"), struct.Struct(">Q")
-_CACHED = 1024
 
 
 class Writer:
