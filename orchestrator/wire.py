@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from amqp.exceptions import RecoverableConnectionError
+from amqp.serialization import decode_properties_basic, loads
 from amqp.spec import Basic
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
@@ -126,7 +127,7 @@ class _Connection(pyamqp.Connection):  # type: ignore[misc]
             if frame[0] == _METHOD and frame[2][:4] == _DELIVER and self._delivered(frame):
                 handled = True
                 continue
-            handled |= bool(self.on_inbound_frame(frame))
+            handled |= bool(self.on_inbound_frame(_readable(frame)))
             if frame[0] == _METHOD and frame[2][:4] not in _UNASKED:
                 break
         return handled
@@ -216,6 +217,8 @@ def _split(data: bytes, frames: deque[tuple[int, int, bytes]]) -> bytes:
 
 _TAG = struct.Struct(">QB")
 _CONTENT = struct.Struct(">HHQH")
+_PROPERTIES_AT = 12
+"""Behind what kind of message it is, and how long."""
 
 
 def _read_delivery(method: bytes) -> dict[str, Any]:
@@ -235,8 +238,27 @@ def _read_delivery(method: bytes) -> dict[str, Any]:
 @lru_cache(_CACHED)
 def _names(consumer: bytes, where: bytes) -> tuple[str, str, str]:
     """Consumer, exchange and routing key, which most messages of a queue share."""
-    exchange, at = _text(where, 0)
-    return _text(consumer, 0)[0], exchange, _text(where, at)[0]
+    exchange, at = _text(where, 0, "replace")
+    return _text(consumer, 0)[0], exchange, _text(where, at, "replace")[0]
+
+
+def _readable(frame: tuple[int, int, bytes]) -> tuple[int, int, bytes]:
+    """A frame for the driver, which would end with an error at a text that is no UTF-8, whoever sent it.
+
+    A message that has one among its properties counts as one without properties: it is told apart, and not obeyed.
+    """
+    kind, channel, data = frame
+    try:
+        if kind == _HEADER:
+            decode_properties_basic(data, _PROPERTIES_AT)
+        elif kind == _METHOD and data[:4] == _DELIVER:
+            loads("sLbss", data, 4)
+    except UnicodeDecodeError:
+        until = _PROPERTIES_AT if kind == _HEADER else 5 + data[4] + _TAG.size
+        return kind, channel, data[:until] + bytes(2)  # no properties; neither exchange nor routing key
+    except struct.error:
+        return frame  # it is cut off, which the driver finds out
+    return frame
 
 
 def _read_properties(head: bytes, size: int) -> dict[str, Any] | None:
@@ -265,9 +287,9 @@ def _read_properties(head: bytes, size: int) -> dict[str, Any] | None:
     return properties if plain and "compression" not in properties.get("application_headers", ()) else None
 
 
-def _text(data: bytes, at: int) -> tuple[str, int]:
+def _text(data: bytes, at: int, errors: str = "strict") -> tuple[str, int]:
     until = at + 1 + data[at]
-    return data[at + 1 : until].decode(), until
+    return data[at + 1 : until].decode(errors=errors), until
 
 
 def _texts(data: bytes, at: int) -> tuple[dict[str, str], int]:
