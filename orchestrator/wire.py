@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from amqp.exceptions import RecoverableConnectionError
+from amqp.serialization import decode_properties_basic, loads
 from amqp.spec import Basic
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
@@ -35,6 +36,7 @@ _METHOD, _HEADER, _BODY = 1, 2, 3
 _DELIVER = struct.pack(">HH", *Basic.Deliver)
 _UNASKED = {struct.pack(">HH", *method) for method in (Basic.Deliver, Basic.Return, Basic.Ack, Basic.Nack)}
 """Methods that answer nothing."""
+_CACHED = 1024
 _OVERHEAD = 8
 """Bytes of a frame beside what it carries."""
 
@@ -125,7 +127,7 @@ class _Connection(pyamqp.Connection):  # type: ignore[misc]
             if frame[0] == _METHOD and frame[2][:4] == _DELIVER and self._delivered(frame):
                 handled = True
                 continue
-            handled |= bool(self.on_inbound_frame(frame))
+            handled |= bool(self.on_inbound_frame(_readable(frame)))
             if frame[0] == _METHOD and frame[2][:4] not in _UNASKED:
                 break
         return handled
@@ -215,20 +217,48 @@ def _split(data: bytes, frames: deque[tuple[int, int, bytes]]) -> bytes:
 
 _TAG = struct.Struct(">QB")
 _CONTENT = struct.Struct(">HHQH")
+_PROPERTIES_AT = 12
+"""Behind what kind of message it is, and how long."""
 
 
 def _read_delivery(method: bytes) -> dict[str, Any]:
     """What the method ``basic.deliver`` says."""
-    consumer, at = _text(method, 4)
+    at = 5 + method[4]
     tag, redelivered = _TAG.unpack_from(method, at)
-    exchange, at = _text(method, at + _TAG.size)
+    consumer, exchange, routing_key = _names(method[4:at], method[at + _TAG.size :])
     return {
         "consumer_tag": consumer,
         "delivery_tag": tag,
         "redelivered": redelivered & 1 == 1,
         "exchange": exchange,
-        "routing_key": _text(method, at)[0],
+        "routing_key": routing_key,
     }
+
+
+@lru_cache(_CACHED)
+def _names(consumer: bytes, where: bytes) -> tuple[str, str, str]:
+    """Consumer, exchange and routing key, which most messages of a queue share."""
+    exchange, at = _text(where, 0, "replace")
+    return _text(consumer, 0)[0], exchange, _text(where, at, "replace")[0]
+
+
+def _readable(frame: tuple[int, int, bytes]) -> tuple[int, int, bytes]:
+    """A frame for the driver, which would end with an error at a text that is no UTF-8, whoever sent it.
+
+    A message that has one among its properties counts as one without properties: it is told apart, and not obeyed.
+    """
+    kind, channel, data = frame
+    try:
+        if kind == _HEADER:
+            decode_properties_basic(data, _PROPERTIES_AT)
+        elif kind == _METHOD and data[:4] == _DELIVER:
+            loads("sLbss", data, 4)
+    except UnicodeDecodeError:
+        until = _PROPERTIES_AT if kind == _HEADER else 5 + data[4] + _TAG.size
+        return kind, channel, data[:until] + bytes(2)  # no properties; neither exchange nor routing key
+    except struct.error:
+        return frame  # it is cut off, which the driver finds out
+    return frame
 
 
 def _read_properties(head: bytes, size: int) -> dict[str, Any] | None:
@@ -257,9 +287,9 @@ def _read_properties(head: bytes, size: int) -> dict[str, Any] | None:
     return properties if plain and "compression" not in properties.get("application_headers", ()) else None
 
 
-def _text(data: bytes, at: int) -> tuple[str, int]:
+def _text(data: bytes, at: int, errors: str = "strict") -> tuple[str, int]:
     until = at + 1 + data[at]
-    return data[at + 1 : until].decode(), until
+    return data[at + 1 : until].decode(errors=errors), until
 
 
 def _texts(data: bytes, at: int) -> tuple[dict[str, str], int]:
@@ -283,7 +313,6 @@ SHORT = 255
 _BASIC, _PUBLISH = 60, 40
 _CONTENT_HEAD = struct.Struct(">BHIHHQH")
 _LONG, _LONGLONG = struct.Struct(">I"), struct.Struct(">Q")
-_CACHED = 1024
 
 
 class Writer:

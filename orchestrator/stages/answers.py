@@ -8,6 +8,8 @@ from functools import lru_cache
 from typing import Any, assert_never
 from uuid import UUID
 
+from pydantic_core import to_json
+
 from orchestrator.core.commands import Announce
 from orchestrator.core.model import Residue, Result, Retention, Run, Step
 from orchestrator.core.report import ENGINE_ACTIONS, result_facts
@@ -17,6 +19,7 @@ from orchestrator.messages import outbound
 from orchestrator.messages.names import package_reference
 from orchestrator.messages.signing import Secret
 from orchestrator.stages.ids import new_id
+from orchestrator.store import bulk
 from orchestrator.store.runs import Header
 
 Row = dict[str, Any]
@@ -113,10 +116,14 @@ class Answers:
             "routing_key": message.routing_key,
             "reply_to": reply_to,
             "correlation_id": message.correlation_id or None,
-            "headers": {
-                "headers": dict(message.headers),
-                "properties": {"type": message.type, "timestamp": message.timestamp},
-            },
+            "headers": bulk.as_json(
+                to_json(
+                    {
+                        "headers": dict(message.headers),
+                        "properties": {"type": message.type, "timestamp": message.timestamp},
+                    }
+                )
+            ),
             "body": message.body,
         }
 

@@ -164,6 +164,18 @@ def test_a_consumer_gets_what_it_would_get_from_the_driver_wherever_the_packets_
     assert ours == read_by(DriversOwn, packets)
 
 
+@pytest.mark.parametrize("packet", [1, 100_000])
+@pytest.mark.parametrize("body", [b"{}", b""])
+def test_a_message_with_a_property_that_is_no_text_comes_without_properties_between_the_others(packet, body):
+    good = {"reply_to": "q", "delivery_mode": 2}
+    wrong = delivered(2, body, {"reply_to": "é", "message_id": "m"}, "x", "k").replace("é".encode(), b"\xff\xff")
+    lost = delivered(3, body, good, "x", "é").replace("é".encode(), b"\xff\xff")
+    data = delivered(1, b"1", good, "x", "k") + wrong + lost + delivered(4, b"4", good, "x", "k")
+    came = read_by(wire._Channel, [data[at : at + packet] for at in range(0, len(data), packet)])
+    assert [(tag, properties) for tag, _, _, _, _, properties, *_ in came] == [(1, good), (2, {}), (3, good), (4, good)]
+    assert [said[6] for said in came] == [b"1", body, body, b"4"]
+
+
 @given(st.binary(max_size=80) | st.binary(max_size=60).map(lambda rest: b"\0\x3c" + bytes(10) + rest))
 def test_of_bytes_that_are_no_properties_nothing_is_made_that_the_driver_would_not_make(head):
     ours = wire._read_properties(head, 0)

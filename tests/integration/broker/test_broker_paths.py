@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import amqp
 import pytest
 from kombu import Connection, Consumer, Queue
 
@@ -141,6 +142,31 @@ def test_messages_are_admitted_and_acknowledged_and_the_doorbell_rings(broker: B
         eventually(lambda: broker.world.one("SELECT count(*) FROM request") == 5, "five requests", 20)
         eventually(lambda: broker.world.one("SELECT count(*) FROM quarantine") == 1, "one refusal", 20)
         eventually(lambda: broker.waiting(topology.work_queue_name("crm")) >= 1, "the doorbell", 20)
+    assert broker.waiting(names.INTAKE_QUEUE) == 0
+
+
+@pytest.mark.parametrize("others", [0, 50])
+def test_properties_that_are_no_text_are_refused_and_stop_neither_intake_nor_anybody_else(
+    rabbitmq_vhost: str, make_world: MakeWorld, others: int
+) -> None:
+    broker = Broker(make_world(system("crm"), workflows=[ONE_STEP], broker_url=rabbitmq_vhost), "rabbitmq")
+    good = delivery("erasure", "ada@example.org").body, delivery("erasure", "bob@example.org").body
+    kind = "application/cloudevents+json"
+    with broker.connected() as connection:
+        topology.declare(connection, ())
+        channel = connection.channel()
+        messages = [
+            (amqp.Message(good[0], content_type=kind), b"\xff"),  # its way there says nothing about it
+            (amqp.Message(good[1], content_type=kind, reply_to=b"\xff"), "erasure"),
+            (amqp.Message(b"", content_type=kind, correlation_id=b"\xc3("), "erasure"),
+        ]
+        for message, key in messages:
+            channel.basic_publish_confirm(message, names.REQUESTS_EXCHANGE, key)
+    if others:
+        broker.publish(*((delivery("erasure", f"p{n}@example.org").body, "erasure") for n in range(others)))
+    with consuming(broker):
+        eventually(lambda: broker.world.one("SELECT count(*) FROM quarantine") == 2, "two refusals", 20)
+        eventually(lambda: broker.world.one("SELECT count(*) FROM request") == 1 + others, "the others", 20)
     assert broker.waiting(names.INTAKE_QUEUE) == 0
 
 
