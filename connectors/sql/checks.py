@@ -7,12 +7,15 @@ from collections.abc import Iterable, Iterator
 from connectors.sql.config import SqlConfig
 from connectors.sql.graph import Graph
 
+OUT = "; leave it out of `mask`"
+
 
 def settings_faults(config: SqlConfig, graph: Graph) -> list[str]:
     """Every table and column that the settings name and the data map does not have, and a missing salt."""
     return [
         *_tables(config, graph),
         *_along(config, graph),
+        *_kept_keys(config, graph),
         *_columns(config, graph),
         *_salt(config, graph),
         *_identities(config, graph),
@@ -37,6 +40,19 @@ def _along(config: SqlConfig, graph: Graph) -> Iterator[str]:
             continue
         if retain.along not in config.retain or not any(e.parent == leader for e in graph.into(key)):
             yield f"retain: {table}: with: {retain.along} must be under retain too, and lead to {table} by a reference"
+
+
+def _kept_keys(config: SqlConfig, graph: Graph) -> Iterator[str]:
+    """What tells a kept row apart, or leads to the rows that belong to it, must stay: they would be found no more."""
+    for table, retain in config.retain.items():
+        key = graph.named(table)
+        if key is None:
+            continue
+        for column in retain.mask:
+            if column in graph.collections[key].primary_key:
+                yield f"retain: {table}: mask: {column} is in the primary key, which tells kept rows apart{OUT}"
+            elif column in graph.leading(key):
+                yield f"retain: {table}: mask: {column} is what leads to the rows that belong to kept ones{OUT}"
 
 
 def _columns(config: SqlConfig, graph: Graph) -> Iterator[str]:

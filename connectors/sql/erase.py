@@ -16,7 +16,7 @@ from connectors.contract import Done, Fatal, Outcome, Result, Retention, Task
 from connectors.sql.config import Retain
 from connectors.sql.datamap import Key
 from connectors.sql.keeping import Keeping, Scope, Stay
-from connectors.sql.masking import Masked, any_dirty, mask, masked_columns
+from connectors.sql.masking import Masked, any_dirty, kept_mask, masked_columns
 from connectors.sql.match import Matching, Way
 from connectors.sql.matched import Matched
 from connectors.sql.schema import LOCATION, Table
@@ -135,7 +135,7 @@ class Erasure:
             links = self._session.graph.links(key)
             yield from _some(key, stay == Stay.PATH.value, [c for c in columns if c.column not in links])
         if Stay.RETAINED in marked:
-            extra = [mask(self._session, key, c) for c in self._scope.retained[key].mask]
+            extra = [kept_mask(self._session, key, c) for c in self._scope.retained[key].mask]
             yield from _some(key, stay == Stay.RETAINED.value, extra)
 
     def _goes(self, key: Key) -> ColumnElement[bool]:

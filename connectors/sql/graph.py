@@ -60,6 +60,11 @@ class Graph:
         out = {f for e in self.edges if e.parent == key for f in e.parent_fields}
         return tuple(sorted(out | {f for e in self.edges if e.child == key for f in e.child_fields}))
 
+    def leading(self, key: Key) -> frozenset[str]:
+        """The columns of a collection by which alone rows of others are found: identities are looked for there, too."""
+        entered = {e.field for e in self.entries if e.collection == key}
+        return frozenset(f for e in self.edges if e.parent == key for f in e.parent_fields) - entered
+
     def named(self, name: str) -> Key | None:
         """The collection that settings mean by ``table`` or ``dataset.table``; ``None``: none, or more than one."""
         found = [k for k in self.collections if name in {k.table, str(k)}]

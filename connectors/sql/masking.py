@@ -71,6 +71,16 @@ def masked_columns(session: Session, key: Key, covers: Callable[[str], bool], *,
     return chosen
 
 
+def kept_mask(session: Session, key: Key, name: str) -> Masked:
+    """How a column is masked in a row that the law keeps. Raises ``Fatal`` naming it when that cannot be done."""
+    if any(f.parent == key and name in f.parent_columns for f in session.catalogue.foreign_keys):
+        raise Fatal(
+            f"{session.name(key)}.{name} cannot be masked in a row that is kept: a foreign key of other rows refers to "
+            "it; leave it out of `mask` under `retain`"
+        )
+    return mask(session, key, name)
+
+
 def mask(session: Session, key: Key, name: str) -> Masked:
     """How one column is masked. Raises ``Fatal`` naming the column when that cannot be done."""
     table = session.catalogue.tables[key]

@@ -88,7 +88,7 @@ class Sweep:
         """Parked steps whose time has come are ready; those of a paused request stay parked, for the pause."""
         while True:
             with self._database.transaction() as tx:
-                rows = tx.execute(_WAKE, {"n": BATCH}).all()
+                rows = tx.execute(_WAKE).all()
                 woken = Counter(r.system for r in rows if r.state == "ready")
                 tally.count_parked(tx, {system: -n for system, n in woken.items()})
             advanced.rings.update(woken)
@@ -99,7 +99,7 @@ class Sweep:
         """Steps whose lease ran out: their worker is gone. They come back, to be claimed alone."""
         while True:
             with self._database.transaction() as tx:
-                rows = tx.execute(_EXPIRED, {"n": BATCH}).all()
+                rows = tx.execute(_EXPIRED).all()
                 happenings = [
                     Happening(r.request_id, ev.LeaseExpired(r.ordinal, r.token, self._policy(r.system))) for r in rows
                 ]
@@ -115,7 +115,7 @@ class Sweep:
     def _unrung(self) -> Counter[str]:
         """Systems with work that is ready: a doorbell may have been lost, and ringing twice changes nothing."""
         with self._database.statements() as each:
-            return Counter({r.system: 1 for r in each.execute(_UNRUNG, {"systems": sorted(self._systems)})})
+            return Counter({r.system: 1 for r in each.execute(_UNRUNG) if r.system in self._systems})
 
     # Retention: Habeas is held to its own rules. --------------------------------------------------------------------
 
@@ -186,11 +186,13 @@ class Sweep:
 
 # ``statement_timestamp`` where a time is looked for: an index can't be searched for ``clock_timestamp``, which changes
 # from row to row, and every parked step would be read.
-_WAKE = text("""
+# What each round asks has no parameters: PostgreSQL plans such a statement once, where for others it may find plans for
+# the very values look cheaper, and make one each time, for longer than it takes to answer.
+_WAKE = text(f"""
 WITH due AS (
     SELECT step.request_id, step.ordinal, request.paused FROM step JOIN request ON request.id = step.request_id
     WHERE step.state = 'parked' AND step.due <= statement_timestamp()
-    ORDER BY step.due LIMIT :n
+    ORDER BY step.due LIMIT {BATCH}
     -- The request too: an operator may be pausing it at this very moment.
     FOR UPDATE OF step SKIP LOCKED FOR SHARE OF request SKIP LOCKED
 )
@@ -199,24 +201,23 @@ UPDATE step SET
     parked_for = CASE WHEN due.paused THEN 'pause' END,
     due = '9999-01-01T00:00:00Z', waiting_on = '', changed_at = now()
 FROM due WHERE step.request_id = due.request_id AND step.ordinal = due.ordinal
-RETURNING step.system, step.state""")
+RETURNING step.system, step.state""")  # noqa: S608 - our own number
 
-_EXPIRED = text("""
+_EXPIRED = text(f"""
 SELECT step.request_id, step.ordinal, step.token, step.system FROM step JOIN request ON request.id = step.request_id
-WHERE step.state = 'running' AND step.lease_until < statement_timestamp() ORDER BY step.lease_until LIMIT :n
+WHERE step.state = 'running' AND step.lease_until < statement_timestamp() ORDER BY step.lease_until LIMIT {BATCH}
 -- A worker that stands still in the middle of a settle must not make the sweep stand still as well.
-FOR UPDATE SKIP LOCKED""")
+FOR UPDATE SKIP LOCKED""")  # noqa: S608 - our own number
 
 _UNRUNG = text("""
-SELECT s.system FROM unnest(CAST(:systems AS text[])) AS s(system)
-JOIN connector_state c ON c.system = s.system AND NOT c.paused
-    AND (c.breaker_until IS NULL OR c.breaker_until <= clock_timestamp())
+SELECT c.system FROM connector_state c
 -- Not EXISTS: of two with OR between, the planner makes a set of everything that is ready.
 CROSS JOIN LATERAL (
-    (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready' AND crashes = 0 LIMIT 1)
-    UNION ALL (SELECT 1 FROM step WHERE step.system = s.system AND step.state = 'ready' AND crashes > 0 LIMIT 1)
+    (SELECT 1 FROM step WHERE step.system = c.system AND step.state = 'ready' AND crashes = 0 LIMIT 1)
+    UNION ALL (SELECT 1 FROM step WHERE step.system = c.system AND step.state = 'ready' AND crashes > 0 LIMIT 1)
     LIMIT 1
-) AS found""")
+) AS found
+WHERE NOT c.paused AND (c.breaker_until IS NULL OR c.breaker_until <= clock_timestamp())""")
 
 _SHRED = text("""
 WITH due AS (

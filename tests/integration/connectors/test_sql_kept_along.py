@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connectors.contract import Action, Done, Identity, Outcome, Result, Task
+from connectors.contract import Action, Done, Fatal, Identity, Outcome, Result, Task
 from tests.integration.connectors.test_sql_graphs import collection, document, make
 from tests.support import sql_shop as shop
 
@@ -105,6 +105,18 @@ def test_a_column_that_the_law_lets_go_is_masked_in_what_is_kept_along(sql_datab
     shop.perform(shop.system(sql_database, tmp_path, shop_maps(), retain=retain), *tasks(1))
     rows = shop.execute(sql_database, "SELECT id, body FROM items ORDER BY id")
     assert rows == [(110, None), (210, "c"), (220, "d"), (320, "e")]
+
+
+def test_a_column_that_a_foreign_key_refers_to_is_not_masked_in_what_is_kept(sql_database: str, tmp_path: Path) -> None:
+    code = "code INTEGER UNIQUE, replaces INTEGER REFERENCES items (code)"
+    fill(sql_database, items=ITEMS.replace("body", f"{code}, body"))
+    retain = {**RETAIN, "items": {"with": "orders", "mask": ["code"]}}
+    connector = shop.system(sql_database, tmp_path, shop_maps(code="user.content"), retain=retain)
+    result = shop.only(shop.perform(connector, *tasks(1)))
+    assert isinstance(result, Fatal), result
+    for words in ("items.code cannot be masked", "a foreign key of other rows", "leave it out of `mask`"):
+        assert words in str(result)
+    assert ids(sql_database, "items") == [110, 120, 210, 220, 320]
 
 
 def test_what_is_kept_along_with_what_is_kept_along_stays_too(sql_database: str, tmp_path: Path) -> None:

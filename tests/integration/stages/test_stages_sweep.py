@@ -108,6 +108,25 @@ def test_a_lost_doorbell_is_rung_again(make_world: MakeWorld) -> None:
 # Retention. ----------------------------------------------------------------------------------------------------------
 
 
+def test_a_system_that_is_gone_is_not_rung_for(make_world: MakeWorld) -> None:
+    world = make_world(system("crm"), workflows=[ONE_STEP])
+    world.ask("erasure", "ada@example.org")
+    world.rows("UPDATE step SET system = 'gone'")
+    world.rows("INSERT INTO connector_state (system) VALUES ('gone')")
+    assert world.tick().rings == {}
+
+
+def test_a_round_of_the_clock_is_planned_once_and_not_each_time(make_world: MakeWorld) -> None:
+    """With millions of steps a plan for the values of the day can look cheaper, and takes longer than to answer."""
+    world = make_world(system("crm"), workflows=[ONE_STEP])
+    for _ in range(20):
+        world.tick()
+    asked = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '% step%'"
+    plans = [(row.generic_plans, row.custom_plans) for row in world.rows(asked)]
+    assert len(plans) == 3, "timers, leases, doorbells"
+    assert all(general >= 10 and special == 0 for general, special in plans), plans
+
+
 def test_past_its_keeping_a_request_can_no_longer_be_read_and_its_files_are_gone(make_world: MakeWorld) -> None:
     world = make_world(system("crm", discovers=["user_id"]))
 

@@ -72,9 +72,9 @@ CLAIM = {"system": "s0", "n": 100, "cleared": False, "token": uuid4(), "lease": 
 CASES: dict[str, tuple[Any, dict[str, Any], set[str]]] = {
     "claim": (claims._TAKE, {**CLAIM, "alone": True}, {"step_claim", "step_lost"}),
     "claim beside another system's": (claims._TAKE, {**CLAIM, "alone": False}, {"step_claim", "step_lost"}),
-    "wake": (sweep._WAKE, {"n": 1000}, {"step_timer"}),
-    "expired": (sweep._EXPIRED, {"n": 1000}, {"step_lease"}),
-    "unrung": (sweep._UNRUNG, {"systems": ["s0", "s1", "s2", "s3"]}, {"step_claim"}),
+    "wake": (sweep._WAKE, {}, {"step_timer"}),
+    "expired": (sweep._EXPIRED, {}, {"step_lease"}),
+    "unrung": (sweep._UNRUNG, {}, {"step_claim"}),
     "heartbeat": (claims._EXTEND, {"tokens": [uuid4()], "lease": timedelta(seconds=10)}, set()),
 }
 

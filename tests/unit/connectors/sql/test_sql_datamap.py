@@ -89,6 +89,24 @@ def test_settings_that_name_what_the_map_does_not_have_are_faults(tmp_path: Path
         assert any(words in f for f in found), words
 
 
+def test_what_tells_a_kept_row_apart_or_leads_to_others_cannot_be_masked(tmp_path: Path) -> None:
+    document = shop.dataset()
+    field_of(document, "profiles", "user_id")["fides_meta"]["references"][0]["field"] = "users.name"
+    law = {"reason": "r", "legal_basis": "l"}
+    retain = {"users": {**law, "mask": ["name", "phone"]}, "order_items": {**law, "mask": ["line_no"]}}
+    found = faults(tmp_path, document, retain=retain)
+    assert found == (
+        "retain: users: mask: name is what leads to the rows that belong to kept ones; leave it out of `mask`",
+        "retain: order_items: mask: line_no is in the primary key, which tells kept rows apart; leave it out of `mask`",
+    )
+
+
+def test_a_column_by_which_others_hold_an_identity_can_be_masked(tmp_path: Path) -> None:
+    document = shop.dataset()
+    field_of(document, "profiles", "user_id")["fides_meta"]["references"][0]["field"] = "users.email"
+    shop.system(URL, tmp_path, document, retain={"users": {"reason": "r", "legal_basis": "l", "mask": ["email"]}})
+
+
 def test_a_file_that_is_missing_or_no_dataset_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.yml").write_text("dataset: [", encoding="utf-8")
     (tmp_path / "b.yml").write_text("systems: []", encoding="utf-8")
