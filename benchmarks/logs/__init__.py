@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -167,6 +168,7 @@ def _redacting(scene: Scene, kind: str, matched: int) -> Iterator[Figure]:
 
     def theirs(encoder_of: Callable[[str], Encoder] | None = None) -> float:
         other.mkdir()
+        os.sync()
         took = seconds(lambda: recompress(scene.files(kind), other, encoder_of))
         shutil.rmtree(other)
         return scene.speed(took)
@@ -188,6 +190,7 @@ def _fresh(scene: Scene, kind: str, copy: Path) -> None:
     copy.mkdir()
     for file in scene.files(kind):
         shutil.copy(file, copy)
+    os.sync()  # what is written later must not wait for these, nor must a program that has its turn then
 
 
 def _only_theirs_changed(old: Path, new: Path, people: Sequence[int]) -> None:

@@ -22,6 +22,8 @@ TAIL: Final = 8
 """Bytes at the end of a needle that Hyperscan looks at second: they should tell the needles apart."""
 GLANCE: Final = 3
 """Bytes at the end of a needle that it looks at first, everywhere: the fewer there are, the better."""
+SAMPLE: Final = 100
+"""Needles, about, that tell what most have in common."""
 FEW: Final = 8
 """Needles that have nothing in common yet."""
 
@@ -34,9 +36,10 @@ def telling(needles: Iterable[bytes]) -> set[bytes]:
     """
     # The binding takes C strings: what follows a zero byte would be ignored, so the longest part without one is taken.
     whole = {max(needle.split(b"\0"), key=len)[:LONGEST] for needle in needles} - {b""}
+    few = sorted(whole)[:: 1 + len(whole) // SAMPLE]
     common, last = (
-        Counter(chain.from_iterable({needle[end - n : end] for end in range(n, len(needle) + 1)} for needle in whole))
-        for n in (TAIL, GLANCE)
+        Counter(chain.from_iterable({needle[end - n : end] for end in range(n, len(needle) + 1)} for needle in some))
+        for n, some in ((TAIL, whole), (GLANCE, few))
     )
     cut = set[bytes]()
     for needle in whole:
@@ -46,7 +49,7 @@ def telling(needles: Iterable[bytes]) -> set[bytes]:
         # looks at few places of a line, and is a third faster.
         while (
             end > TAIL
-            and last[needle[end - 1 - GLANCE : end - 1]] > max(len(whole) / 2, FEW)
+            and last[needle[end - 1 - GLANCE : end - 1]] > max(len(few) / 2, FEW)
             and common[needle[end - 1 - TAIL : end - 1]] <= common[needle[end - TAIL : end]]
         ):
             end -= 1
