@@ -64,7 +64,8 @@ def together(tx: Connection, *, commit: bool = False) -> Iterator[None]:
     with connection.pipeline():
         yield
         if commit:
-            connection.commit()
+            # As a statement: ``commit()`` would wait in a pipeline for the answer to what is not all sent yet.
+            connection.execute("COMMIT", prepare=False)
 
 
 def send(tx: Connection, sql: str, values: Mapping[str, Any] | None = None) -> psycopg.Cursor[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from uuid import uuid4
@@ -68,3 +69,12 @@ def test_each_statement_is_kept_by_itself_where_that_is_asked_for(database: Data
             bulk.insert(tx, tables.quarantine, [again])
         bulk.insert(tx, tables.quarantine, [quarantined()])
     assert kept(database) == 2
+
+
+def test_what_is_more_than_a_socket_takes_at_once_is_sent_to_its_end(database: Database) -> None:
+    # psycopg's own ``commit`` in a pipeline waits for an answer to what it has not sent yet.
+    written = threading.Thread(target=write, args=(database, quarantined(sealed=bytes(100 << 20))), daemon=True)
+    written.start()
+    written.join(60)
+    assert not written.is_alive()
+    assert kept(database) == 1
