@@ -13,16 +13,27 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 from amqp.exceptions import RecoverableConnectionError
-from amqp.serialization import decode_properties_basic, loads
 from amqp.spec import Basic
 from amqp.transport import SSLTransport, TCPTransport
 from kombu.transport import pyamqp
+
+from orchestrator.contents import (
+    CACHED,
+    DELIVER,
+    HEADER,
+    METHOD,
+    PROPERTIES,
+    read_delivery,
+    read_properties,
+    readable,
+    short,
+)
 
 __all__ = ["Writer", "tls_of", "transport_of"]
 
@@ -32,11 +43,10 @@ PACKET = 64 * 1024
 """Bytes to collect before they are sent."""
 _HEAD = struct.Struct(">BHI")
 _FRAME_END = 0xCE
-_METHOD, _HEADER, _BODY = 1, 2, 3
-_DELIVER = struct.pack(">HH", *Basic.Deliver)
+_END = bytes((_FRAME_END,))
+_BODY = 3
 _UNASKED = {struct.pack(">HH", *method) for method in (Basic.Deliver, Basic.Return, Basic.Ack, Basic.Nack)}
 """Methods that answer nothing."""
-_CACHED = 1024
 _OVERHEAD = 8
 """Bytes of a frame beside what it carries."""
 
@@ -124,11 +134,11 @@ class _Connection(pyamqp.Connection):  # type: ignore[misc]
         # Handling one may ask for more, or end the connection: each is taken out first.
         while self._frames:
             frame = self._frames.popleft()
-            if frame[0] == _METHOD and frame[2][:4] == _DELIVER and self._delivered(frame):
+            if frame[0] == METHOD and frame[2][:4] == DELIVER and self._delivered(frame):
                 handled = True
                 continue
-            handled |= bool(self.on_inbound_frame(_readable(frame)))
-            if frame[0] == _METHOD and frame[2][:4] not in _UNASKED:
+            handled |= bool(self.on_inbound_frame(readable(frame)))
+            if frame[0] == METHOD and frame[2][:4] not in _UNASKED:
                 break
         return handled
 
@@ -138,10 +148,10 @@ class _Connection(pyamqp.Connection):  # type: ignore[misc]
             return False
         number, head, content = frame[1], self._frames[0], self._frames[1]
         channel = self.channels.get(number)
-        if head[:2] != (_HEADER, number) or content[:2] != (_BODY, number) or channel is None or channel.is_closing:
+        if head[:2] != (HEADER, number) or content[:2] != (_BODY, number) or channel is None or channel.is_closing:
             return False
-        properties = _read_properties(head[2], len(content[2]))
-        where = _read_delivery(frame[2])
+        properties = read_properties(head[2], len(content[2]))
+        where = read_delivery(frame[2])
         consumer = channel.callbacks.get(where["consumer_tag"])
         if properties is None or consumer is None:
             return False
@@ -213,106 +223,12 @@ def _split(data: bytes, frames: deque[tuple[int, int, bytes]]) -> bytes:
     return data[at:]
 
 
-# Reading messages. ---------------------------------------------------------------------------------------------------
-
-_TAG = struct.Struct(">QB")
-_CONTENT = struct.Struct(">HHQH")
-_PROPERTIES_AT = 12
-"""Behind what kind of message it is, and how long."""
-
-
-def _read_delivery(method: bytes) -> dict[str, Any]:
-    """What the method ``basic.deliver`` says."""
-    at = 5 + method[4]
-    tag, redelivered = _TAG.unpack_from(method, at)
-    consumer, exchange, routing_key = _names(method[4:at], method[at + _TAG.size :])
-    return {
-        "consumer_tag": consumer,
-        "delivery_tag": tag,
-        "redelivered": redelivered & 1 == 1,
-        "exchange": exchange,
-        "routing_key": routing_key,
-    }
-
-
-@lru_cache(_CACHED)
-def _names(consumer: bytes, where: bytes) -> tuple[str, str, str]:
-    """Consumer, exchange and routing key, which most messages of a queue share."""
-    exchange, at = _text(where, 0, "replace")
-    return _text(consumer, 0)[0], exchange, _text(where, at, "replace")[0]
-
-
-def _readable(frame: tuple[int, int, bytes]) -> tuple[int, int, bytes]:
-    """A frame for the driver, which would end with an error at a text that is no UTF-8, whoever sent it.
-
-    A message that has one among its properties counts as one without properties: it is told apart, and not obeyed.
-    """
-    kind, channel, data = frame
-    try:
-        if kind == _HEADER:
-            decode_properties_basic(data, _PROPERTIES_AT)
-        elif kind == _METHOD and data[:4] == _DELIVER:
-            loads("sLbss", data, 4)
-    except UnicodeDecodeError:
-        until = _PROPERTIES_AT if kind == _HEADER else 5 + data[4] + _TAG.size
-        return kind, channel, data[:until] + bytes(2)  # no properties; neither exchange nor routing key
-    except struct.error:
-        return frame  # it is cut off, which the driver finds out
-    return frame
-
-
-def _read_properties(head: bytes, size: int) -> dict[str, Any] | None:
-    """The properties of a plain message whose body has ``size`` bytes; ``None`` for another one.
-
-    Plain: all of its body is there, in UTF-8 or bytes as they are; properties and headers are those that we write.
-    """
-    properties: dict[str, Any] = {}
-    at = _CONTENT.size
-    try:
-        _, _, whole, flags = _CONTENT.unpack_from(head)
-        if whole != size or flags & ~_KNOWN:
-            return None
-        for name, kind in _named(flags):
-            if kind is _short:
-                properties[name], at = _text(head, at)
-            elif kind is _octet:
-                properties[name], at = head[at], at + 1
-            elif kind is _table:
-                properties["application_headers"], at = _texts(head, at)
-            else:
-                properties[name], at = _LONGLONG.unpack_from(head, at)[0], at + 8
-    except (ValueError, IndexError, struct.error):
-        return None  # for the driver to judge
-    plain = at == len(head) and properties.get("content_encoding", "utf-8") == "utf-8"
-    return properties if plain and "compression" not in properties.get("application_headers", ()) else None
-
-
-def _text(data: bytes, at: int, errors: str = "strict") -> tuple[str, int]:
-    until = at + 1 + data[at]
-    return data[at + 1 : until].decode(errors=errors), until
-
-
-def _texts(data: bytes, at: int) -> tuple[dict[str, str], int]:
-    """A table of texts. Raises ``ValueError`` for one that holds something else."""
-    found: dict[str, str] = {}
-    until = at + 4 + _LONG.unpack_from(data, at)[0]
-    at += 4
-    while at < until:
-        name, at = _text(data, at)
-        if data[at] != _A_TEXT:
-            raise ValueError("not a text")
-        end = at + 5 + _LONG.unpack_from(data, at + 1)[0]
-        found[name], at = data[at + 5 : end].decode(), end
-    return found, until
-
-
 # Writing messages. ---------------------------------------------------------------------------------------------------
 
 SHORT = 255
 """Bytes of a property, of a queue's name and of a routing key, at most."""
 _BASIC, _PUBLISH = 60, 40
 _CONTENT_HEAD = struct.Struct(">BHIHHQH")
-_LONG, _LONGLONG = struct.Struct(">I"), struct.Struct(">Q")
 
 
 class Writer:
@@ -322,7 +238,7 @@ class Writer:
         """Confirmations are for the caller to count."""
         self._connection, self._channel = channel.connection, channel.channel_id
         self._most = channel.connection.frame_max - _OVERHEAD
-        self._method = lru_cache(_CACHED)(self._of_method)
+        self._method = lru_cache(CACHED)(self._of_method)
 
     def content(self, body: bytes, properties: Mapping[str, Any]) -> bytes:
         """A message as it travels, but for where to: it may be published more than once.
@@ -330,16 +246,16 @@ class Writer:
         ``properties``: as AMQP names them, and ``headers``, all of them texts. Raises ``ValueError`` for a text that is
         longer than 255 bytes (headers: than 4 GiB), ``KeyError`` for a property that there is no need for here.
         """
-        if not properties.keys() <= _PROPERTIES.keys():
-            raise KeyError(*(properties.keys() - _PROPERTIES.keys()))
+        if not properties.keys() <= PROPERTIES.keys():
+            raise KeyError(*(properties.keys() - PROPERTIES.keys()))
         flags, parts = 0, []
-        for name, (bit, write) in _PROPERTIES.items():
+        for name, (bit, write) in PROPERTIES.items():
             value = properties.get(name)
             if value is not None:
                 flags |= 1 << bit
                 parts.append(write(value))
         text = b"".join(parts)
-        head = _CONTENT_HEAD.pack(_HEADER, self._channel, 14 + len(text), _BASIC, 0, len(body), flags)
+        head = _CONTENT_HEAD.pack(HEADER, self._channel, 14 + len(text), _BASIC, 0, len(body), flags)
         if 0 < len(body) <= self._most:
             return b"".join((head, text, _END, _HEAD.pack(_BODY, self._channel, len(body)), body, _END))
         pieces = [head, text, _END]
@@ -353,55 +269,6 @@ class Writer:
         self._connection.send(self._method(exchange, routing_key, mandatory) + content)
 
     def _of_method(self, exchange: str, routing_key: str, mandatory: bool) -> bytes:  # noqa: FBT001 - cached
-        where = _short(exchange) + _short(routing_key)
-        head = _HEAD.pack(_METHOD, self._channel, 7 + len(where)) + struct.pack(">HHH", _BASIC, _PUBLISH, 0)
+        where = short(exchange) + short(routing_key)
+        head = _HEAD.pack(METHOD, self._channel, 7 + len(where)) + struct.pack(">HHH", _BASIC, _PUBLISH, 0)
         return head + where + bytes((mandatory,)) + _END
-
-
-_END = bytes((_FRAME_END,))
-
-
-def _short(text: str) -> bytes:
-    data = text.encode()
-    return bytes((len(data),)) + data
-
-
-def _octet(number: int) -> bytes:
-    return bytes((number,))
-
-
-@lru_cache(_CACHED)
-def _name(text: str) -> bytes:
-    """The name of a header whose value is a text."""
-    return _short(text) + b"S"
-
-
-def _table(headers: Mapping[str, str]) -> bytes:
-    items: list[bytes] = []
-    for name, text in headers.items():
-        data = text.encode()
-        items += (_name(name), _LONG.pack(len(data)), data)
-    table = b"".join(items)
-    return _LONG.pack(len(table)) + table
-
-
-_PROPERTIES: Mapping[str, tuple[int, Callable[[Any], bytes]]] = {
-    "content_type": (15, _short),
-    "content_encoding": (14, _short),
-    "headers": (13, _table),
-    "delivery_mode": (12, _octet),
-    "correlation_id": (10, _short),
-    "reply_to": (9, _short),
-    "message_id": (7, _short),
-    "timestamp": (6, _LONGLONG.pack),
-    "type": (5, _short),
-}
-"""Name → its bit among the flags, and how it is written; in the order in which they travel."""
-_KNOWN = sum(1 << bit for bit, _ in _PROPERTIES.values())
-_A_TEXT = ord("S")
-
-
-@lru_cache(_CACHED)
-def _named(flags: int) -> Sequence[tuple[str, Callable[[Any], bytes]]]:
-    """The properties that flags tell of."""
-    return [(name, write) for name, (bit, write) in _PROPERTIES.items() if flags & 1 << bit]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kombu import Connection
 from kombu.transport import pyamqp
 
-from orchestrator import wire
+from orchestrator import contents, wire
 
 FRAME_MAX = 4096
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=60)
@@ -178,7 +178,7 @@ def test_a_message_with_a_property_that_is_no_text_comes_without_properties_betw
 
 @given(st.binary(max_size=80) | st.binary(max_size=60).map(lambda rest: b"\0\x3c" + bytes(10) + rest))
 def test_of_bytes_that_are_no_properties_nothing_is_made_that_the_driver_would_not_make(head):
-    ours = wire._read_properties(head, 0)
+    ours = contents.read_properties(head, 0)
     if ours is not None:
         theirs = Message()
         theirs.inbound_header(head)
