@@ -62,6 +62,7 @@ def test_the_schedules_meet_what_they_are_meant_to_meet() -> None:
         "admitted",
         "claimed",
         "woken",
+        "GoneOn",
         "Finished",
         "Parked",
         "Failed",

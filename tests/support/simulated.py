@@ -1,8 +1,9 @@
 """The engine in virtual time: the real planner and the real machine over a small, faithful model of the store.
 
 What the model keeps of the store: a claim is one atomic statement (ready steps of one system, oldest first, a lost one
-alone); every other event loads the run, advances it and writes it back; wakes are done by the sweep's statement, which
-leaves the steps of a paused request parked; doorbells are lost or doubled at will; workers die between any two steps.
+alone); every other event loads the run, advances it and writes it back; a settle may go on to what it makes ready, in
+the same transaction; wakes are done by the sweep's statement, which leaves the steps of a paused request parked;
+doorbells are lost or doubled at will; workers die between any two steps.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from orchestrator.core.model import NEVER, Ask, Clock, Result, RetryPolicy, Run,
 from orchestrator.core.planner import CyclicOrder, NothingToDo, plan
 from orchestrator.core.transitions import Impossible, Move, move
 from orchestrator.core.vocabulary import Action, EventKind, Failure, Outcome, ParkedFor, Right, StepState
+from orchestrator.stages.onward import Following, Onward
+from tests.support.going_on import go_on
+from tests.support.going_on import onward as going_on
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LEASE = timedelta(seconds=10)
@@ -140,8 +144,8 @@ class Simulation:
 
     # The store. -------------------------------------------------------------------------------------------------------
 
-    def apply(self, request: UUID, event: ev.Event) -> tuple[Command, ...]:
-        """Load, advance, write back: one transaction."""
+    def apply(self, request: UUID, event: ev.Event, onward: Onward | None = None) -> Following | None:
+        """Load, advance, write back: one transaction. With ``onward`` it may take what it makes ready."""
         before = self.runs[request]
         run, commands = machine.advance(before, event, self.clock)
         fenced = any(isinstance(c, Fence) for c in commands)
@@ -152,11 +156,15 @@ class Simulation:
             assert fenced != in_force, "an event counts exactly under the lease that is in force"
         if fenced:
             assert run == before, "a fenced event changes nothing"
+        after = {request: run}
+        following = go_on(before, after, onward, self.runs.values()) if onward else None
         if isinstance(event, ev.OWN_STEP):
-            was_ready = ((b, a) for b, a in zip(before.steps, run.steps, strict=True) if b.state is S.READY)
+            was_ready = ((b, a) for b, a in zip(before.steps, after[request].steps, strict=True) if b.state is S.READY)
             assert all(a == b for b, a in was_ready), "what is ready is left to the claims"
-        self.write(before, run, commands, type(event).__name__)
-        return commands
+        self.write(before, after[request], commands, "GoneOn" if following else type(event).__name__)
+        for claimed in following.taken.values() if following else ():
+            self.leases.update({(request, c.step.ordinal): self.clock + LEASE for c in claimed})
+        return following
 
     def write(self, before: Run | None, run: Run, commands: tuple[Command, ...], what: str) -> None:
         """Commit, check, and ring."""
@@ -168,7 +176,10 @@ class Simulation:
                 self.settled[run.request, new.ordinal] += 1
             if new.state in {S.READY, S.RUNNING}:
                 assert new.needs <= done, "no step starts before its needs are settled"
-            assert new.state is not S.READY or not (run.stopping or run.paused), "nothing begins that was stopped"
+            begins = new.state is S.RUNNING and old.state is not S.RUNNING
+            assert not begins or new.attempt == old.attempt + 1, "each beginning is counted"
+            begins = begins or new.state is S.READY
+            assert not begins or not (run.stopping or run.paused), "nothing begins that was stopped"
             assert before is None or old.state is not S.DONE or new == old, "an outcome is settled once"
         self.completed[run.request] += sum(isinstance(c, Announce) and c.kind is EventKind.COMPLETED for c in commands)
         assert self.completed[run.request] == int(not run.open), "one COMPLETED, when it closes"
@@ -215,9 +226,14 @@ class Simulation:
     # Workers. ---------------------------------------------------------------------------------------------------------
 
     def work(self, system: str) -> None:
-        """Claim a batch, and settle it after a while, unless the worker dies first."""
+        """Claim a batch, and work on it."""
         batch = self.claim(system)
-        if batch is None or self.chance(0.1):  # died right after the claim
+        if batch is not None:
+            self.carry_out(batch)
+
+    def carry_out(self, batch: Batch) -> None:
+        """Settle it after a while, unless the worker dies first."""
+        if self.chance(0.1):  # died right after the claim
             return
         slow = self.chance(0.15)
         self.after(self.seconds(12, 60) if slow else self.seconds(0, 3), lambda: self.settle(batch))
@@ -243,8 +259,13 @@ class Simulation:
             if self.chance(0.05):
                 return
             event = self.answer(step, batch.token)
-            for _ in range(2 if self.chance(0.1) else 1):
-                self.apply(request, event)
+            served = {name: self.id() for name in sorted({*self.systems, step.system}) if self.random.random() < 0.5}
+            onward = going_on(self.runs[request], served, self.random.randint(1, 4), LEASE)
+            following = self.apply(request, event, onward)
+            if self.chance(0.1):  # of whose commit nobody heard
+                following = self.apply(request, event, onward)
+            for system, taken in following.taken.items() if following else ():
+                self.carry_out(Batch(onward.tokens[system], system, [(c.request, c.step) for c in taken]))
 
     def answer(self, step: Step, token: UUID) -> ev.WorkerEvent:
         """What the system says."""
