@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from enum import Enum
+from functools import lru_cache
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, TextIO, cast
 from uuid import UUID
@@ -146,6 +147,8 @@ _MAX_TEXT = 4000
 _MAX_DEPTH = 8
 _MAX_INTEGER = 10**9  # a longer number may be a phone, card or account number
 
+_OURS = frozenset({"level", "logger"})
+"""Fields that structlog fills in, with one of a few names."""
 _OWN = ("orchestrator", "connectors", "habeas")
 
 
@@ -186,10 +189,20 @@ def _redact_scalar(value: object) -> object:
 
 
 def _entry(key: str, value: object, depth: int) -> object:
-    plain = key.lower().replace("-", "_")
-    if value is not None and not isinstance(value, bool) and (plain in _SENSITIVE or _SENSITIVE_PART.search(plain)):
+    if value is not None and not isinstance(value, bool) and _sensitive(key):
         return "[redacted]"
     return redact(value, depth)
+
+
+def _sensitive(key: str) -> bool:
+    plain = key.lower().replace("-", "_")
+    return plain in _SENSITIVE or _SENSITIVE_PART.search(plain) is not None
+
+
+@lru_cache(1024)
+def _field(key: str) -> tuple[str, bool]:
+    """A field's name, as it is shown, and whether its value is not: the same few names stand in every line."""
+    return redact_text(key), _sensitive(key)
 
 
 def _exception_text(error: BaseException) -> str:
@@ -235,11 +248,19 @@ def _explain_exception(_logger: object, _method: str, event: _Event) -> _Event:
 
 
 def _redact_event(_logger: object, _method: str, event: _Event) -> _Event:
-    clean = {
-        redact_text(str(key)): _entry(str(key), value, 1) for key, value in event.items() if not key.startswith("_")
-    }
-    # structlog keeps its own bookkeeping under keys that start with an underscore, and takes it away itself.
-    return {**{key: value for key, value in event.items() if key.startswith("_")}, **clean}
+    clean: _Event = {}
+    for key, value in event.items():
+        # structlog keeps its own bookkeeping under keys that start with an underscore, and takes it away itself.
+        if key.startswith("_"):
+            clean[key] = value
+            continue
+        if key in _OURS and isinstance(value, str):
+            clean[key] = _field(value)[0]
+            continue
+        name, sensitive = _field(key)
+        hidden = sensitive and value is not None and not isinstance(value, bool)
+        clean[name] = "[redacted]" if hidden else redact(value, 1)
+    return clean
 
 
 def _exception_as_text(_logger: object, _method: str, event: _Event) -> _Event:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from sqlalchemy import Connection, text
 
 from orchestrator.errors import NotFound
+from orchestrator.store import bulk
 
 
 def register(tx: Connection, systems: Iterable[str]) -> None:
@@ -40,17 +41,17 @@ def resume(tx: Connection, system: str) -> None:
 def note_success(tx: Connection, names: Sequence[str]) -> None:
     """These systems answered: close their breakers. Writes only when there is something to clear."""
     if names:
-        tx.execute(_NOTE_SUCCESS, {"names": list(names)})
+        bulk.send(tx, _NOTE_SUCCESS, {"names": list(names)})
 
 
 # Locked in order of name, as everybody does who has several in hand.
-_NOTE_SUCCESS = text("""
+_NOTE_SUCCESS = """
 WITH ill AS (
     SELECT system FROM connector_state
-    WHERE system = ANY(:names) AND (failures > 0 OR breaker_until IS NOT NULL) ORDER BY system FOR UPDATE
+    WHERE system = ANY(%(names)s) AND (failures > 0 OR breaker_until IS NOT NULL) ORDER BY system FOR UPDATE
 )
 UPDATE connector_state AS c SET failures = 0, breaker_until = NULL, last_error = ''
-FROM ill WHERE c.system = ill.system""")
+FROM ill WHERE c.system = ill.system"""
 
 
 def note_failures(tx: Connection, system: str, n: int, error: str, threshold: int, rest: timedelta) -> None:
