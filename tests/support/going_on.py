@@ -21,11 +21,13 @@ def onward(run: Run, room: Mapping[str, UUID], most: int, lease: timedelta) -> O
 
 def go_on(before: Run, after: MutableMapping[UUID, Run], onward: Onward, runs: Iterable[Run]) -> Following | None:
     """What one transaction takes of what it makes ready; ``after`` is changed. ``runs``: all that are stored."""
-    found = candidates({before.request: before}, after, onward)
+    found = candidates([(before, after[before.request])], onward)
     if not found:
         return None
     ready = [(run, step) for run in runs for step in run.steps if step.state is StepState.READY]
-    following = take(found, after, onward, Firsts(_first(onward.room, ready), holds=False, by=""))
+    following = take(found, onward, Firsts(_first(onward.room, ready), holds=False, by=""))
+    if following:
+        after.update(following.runs)
     for system, claimed in following.taken.items() if following else ():
         queue = [(run.deadline, run.request, step) for run, step in ready if step.system == system]
         again = before.steps[claimed[0].step.ordinal].state is StepState.RUNNING
