@@ -148,19 +148,14 @@ class Advance:
         facts = asked.facts(concerned, counted)
         if onward and found:
             advanced.following = take(found, after, onward, asked.firsts(tx, found))
-        changes = [
-            runs.Change(s.header, s.run, after[id_], tuple(c for c in commands[id_] if isinstance(c, Record)))
-            for id_, s in locked.stored.items()
-        ]
+        changes = _changes(locked, after, commands)
         chained = runs.chain(changes, locked.moment)
         if advanced.following:
             advanced.known = Known(facts, _left(advanced.following, locked.stored, chained))
-        late = _late(before, advanced.fenced)
 
         def also() -> None:
-            bulk.insert(tx, tables.finding, [h.finding for h in counted if h.finding], ignore="request_id, ordinal")
-            bulk.insert(tx, tables.artifact, [h.artifact for h in counted if h.artifact])
-            systems.count_fenced(tx, late)
+            _write_found(tx, counted)
+            systems.count_fenced(tx, _late(before, advanced.fenced))
             learn(advanced.fenced)
 
         lease = onward.lease if onward else timedelta()
@@ -216,6 +211,21 @@ class Advance:
             for request, digests in self._secrets.identity_hashes(tx, erased, facts).items()
             for digest in digests
         ]
+
+
+def _changes(
+    locked: runs.Locked, after: Mapping[UUID, Run], commands: Mapping[UUID, Sequence[Command]]
+) -> list[runs.Change]:
+    return [
+        runs.Change(s.header, s.run, after[id_], tuple(c for c in commands[id_] if isinstance(c, Record)))
+        for id_, s in locked.stored.items()
+    ]
+
+
+def _write_found(tx: Connection, counted: Sequence[Happening]) -> None:
+    """What was found and gathered."""
+    bulk.insert(tx, tables.finding, [h.finding for h in counted if h.finding], ignore="request_id, ordinal")
+    bulk.insert(tx, tables.artifact, [h.artifact for h in counted if h.artifact])
 
 
 def _ready(changes: Sequence[runs.Change]) -> Counter[str]:
