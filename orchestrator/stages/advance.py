@@ -163,12 +163,10 @@ class Advance:
         chained = runs.chain(changes, locked.moment)
         if advanced.following:
             advanced.known = Known(facts, _left(advanced.following, locked.stored, chained))
-        late = _late(locked.stored, advanced.fenced)
 
         def also() -> None:
-            bulk.insert(tx, tables.finding, [h.finding for h in counted if h.finding], ignore="request_id, ordinal")
-            bulk.insert(tx, tables.artifact, [h.artifact for h in counted if h.artifact])
-            systems.count_fenced(tx, late)
+            _write_found(tx, counted)
+            systems.count_fenced(tx, _late(locked.stored, advanced.fenced))
             learn(advanced.fenced)
 
         lease = onward.lease if onward else timedelta()
@@ -221,6 +219,12 @@ class Advance:
             for request, digests in self._secrets.identity_hashes(tx, erased, facts).items()
             for digest in digests
         ]
+
+
+def _write_found(tx: Connection, counted: Sequence[Happening]) -> None:
+    """What was found and gathered."""
+    bulk.insert(tx, tables.finding, [h.finding for h in counted if h.finding], ignore="request_id, ordinal")
+    bulk.insert(tx, tables.artifact, [h.artifact for h in counted if h.artifact])
 
 
 def _ready(changes: Sequence[runs.Change]) -> Counter[str]:
