@@ -139,25 +139,17 @@ class Advance:
         asked = _Asked(self._secrets, requests, known, onward if not ready else None)
         locked = runs.lock(tx, requests, ready=ready, remembered=known.runs, also=partial(asked.ask, tx))
         turns = {id_: _Turn(stored, stored.run) for id_, stored in locked.stored.items()}
-        alike, advanced, counted = Alike(locked.moment), Advanced(), list[Happening]()
-        for happening in happenings:
-            turn = turns.get(happening.request)
-            if turn is None:
-                advanced.fenced.append(happening)
-                continue
-            turn.after, said = alike.advance(turn.after, happening.event)
-            turn.commands += said
-            (advanced.fenced if Fence in map(type, said) else counted).append(happening)
+        advanced = Advanced()
+        counted, advanced.fenced = _told(turns, happenings, locked.moment)
         found = candidates(((t.stored.run, t.after) for t in turns.values()), onward) if onward else ()
         if onward and any(s.state is StepState.RUNNING for _, _, steps in found for s in steps):
             claims.extend(tx, onward.tokens.values(), onward.lease)  # part of it passed before we knew
         # Those who go on, and those who close, for who was erased is told by all that was found.
         closed = (id_ for id_, turn in turns.items() if not turn.after.open)
         facts = asked.facts(chain((run.request for _, run, _ in found), closed), counted)
-        if onward and found:
-            advanced.following = take(found, onward, asked.firsts(tx, found))
-        if advanced.following:
-            for id_, run in advanced.following.runs.items():
+        if onward and found and (following := take(found, onward, asked.firsts(tx, found))):
+            advanced.following = following
+            for id_, run in following.runs.items():
                 turns[id_].after = run
         changes = [runs.Change(t.stored.header, t.stored.run, t.after, t.commands) for t in turns.values()]
         chained = runs.chain(changes, locked.moment)
@@ -219,6 +211,22 @@ class Advance:
             for request, digests in self._secrets.identity_hashes(tx, erased, facts).items()
             for digest in digests
         ]
+
+
+def _told(
+    turns: Mapping[UUID, _Turn], happenings: Sequence[Happening], moment: datetime
+) -> tuple[list[Happening], list[Happening]]:
+    """Advance the runs by what happened; what of it counts, and what came too late."""
+    alike, counted, fenced = Alike(moment), list[Happening](), list[Happening]()
+    for happening in happenings:
+        turn = turns.get(happening.request)
+        if turn is None:
+            fenced.append(happening)
+            continue
+        turn.after, said = alike.advance(turn.after, happening.event)
+        turn.commands += said
+        (fenced if Fence in map(type, said) else counted).append(happening)
+    return counted, fenced
 
 
 def _write_found(tx: Connection, counted: Sequence[Happening]) -> None:

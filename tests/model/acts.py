@@ -46,19 +46,20 @@ class Cut(Database):
     def transaction(self) -> Iterator[Connection]:
         with super().transaction() as tx:
             driver: Any = tx.connection.driver_connection
-            commit = driver.commit
+            execute = driver.execute
 
-            def committing() -> None:
-                with driver.pipeline():
-                    pass  # what was sent has been done
-                self._meet()
-                commit()
+            def executing(query: str, *values: object, **how: object) -> object:
+                if query == "COMMIT":  # a settle commits with the last that it writes
+                    with driver.pipeline():
+                        pass  # what was sent has been done
+                    self._meet()
+                return execute(query, *values, **how)
 
-            driver.commit = committing  # a settle commits with the last that it writes
+            driver.execute = executing
             try:
                 yield tx
             finally:
-                del driver.commit
+                del driver.execute
             self._meet()
         if self.silent_commits:
             self.silent_commits -= 1

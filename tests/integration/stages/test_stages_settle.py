@@ -114,21 +114,21 @@ def test_a_settle_whose_commit_is_cut_lands_exactly_once(
     request = world.ask("erasure", "ada@example.org")
     [one] = world.claim("crm")
     cut: list[int] = []
-    commit = psycopg.Connection.commit
+    execute = psycopg.Connection.execute
 
-    def cut_the_line(connection: psycopg.Connection) -> None:
-        if cut:
-            commit(connection)
-            return
+    def cut_the_line(connection: psycopg.Connection, query: str, *values: object, **how: object) -> object:
+        if cut or query != "COMMIT":
+            return execute(connection, query, *values, **how)  # type: ignore[call-overload]
         cut.append(connection.info.backend_pid)
         if after_commit:
-            commit(connection)
+            execute(connection, query)
+            with connection.pipeline():
+                pass  # until it is done
         with world.another().database.transaction() as tx:
             tx.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": cut[0]})
-        if not after_commit:
-            commit(connection)
+        return None if after_commit else execute(connection, query)
 
-    monkeypatch.setattr(psycopg.Connection, "commit", cut_the_line)
+    monkeypatch.setattr(psycopg.Connection, "execute", cut_the_line)
     advanced = settle(world, finished(one))
     assert len(cut) == 1
     assert len(advanced.fenced) == int(after_commit)  # type: ignore[attr-defined]
