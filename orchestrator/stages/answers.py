@@ -8,8 +8,6 @@ from functools import lru_cache
 from typing import Any, assert_never
 from uuid import UUID
 
-from pydantic_core import to_json
-
 from orchestrator.core.commands import Announce
 from orchestrator.core.model import Residue, Result, Retention, Run, Step
 from orchestrator.core.report import ENGINE_ACTIONS, result_facts
@@ -116,13 +114,11 @@ class Answers:
             "routing_key": message.routing_key,
             "reply_to": reply_to,
             "correlation_id": message.correlation_id or None,
-            "headers": bulk.as_json(
-                to_json(
-                    {
-                        "headers": dict(message.headers),
-                        "properties": {"type": message.type, "timestamp": message.timestamp},
-                    }
-                )
+            "headers": bulk.encoded(
+                {
+                    "headers": dict(message.headers),
+                    "properties": {"type": message.type, "timestamp": message.timestamp},
+                }
             ),
             "body": message.body,
         }

@@ -45,11 +45,6 @@ def encoded(value: Any) -> Any:
     return _Encoded(to_json(value))
 
 
-def as_json(text: bytes) -> Any:
-    """A value for a JSON column, as JSON already."""
-    return _Encoded(text.decode())
-
-
 @contextmanager
 def together(tx: Connection, *, commit: bool = False) -> Iterator[None]:
     """What is sent inside goes to the server without waiting for one answer before the next is sent.
